@@ -1,0 +1,25 @@
+PORT ?= 8000
+DATA ?= data
+
+.PHONY: up test setup check bench
+
+up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
+	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
+
+setup:
+	@scripts/setup run
+
+test:  ## The whole test suite
+	@scripts/setup dev
+	@.venv/bin/python -m pytest
+
+check:  ## Lint, formatting, types, import contracts
+	@scripts/setup dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench:  ## Side-by-side benchmarks; prints tables, writes JSON under benchmarks/results/
+	@scripts/setup dev
+	.venv/bin/python benchmarks/boot.py
