@@ -1,0 +1,109 @@
+"""What crosses the API about instances."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from control_plane.downloads.schemas import DownloadProgress
+from control_plane.instances.lifecycle import Phase
+
+
+class ReplicaCount(BaseModel):
+    """How many engines serve the instance. ``min`` and ``max`` must be equal until autoscaling is there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: int = Field(default=1, ge=1, le=16)
+    max: int = Field(default=1, ge=1, le=16)
+
+
+class EngineOptions(BaseModel):
+    """Options of ``slipway-serve`` that a user may set; unset means the engine's own default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_model_len: int | None = Field(default=None, ge=16)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=4096)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    kv_cache_memory: int | None = Field(default=None, ge=1 << 20, description="bytes")
+    dtype: str | None = Field(default=None, pattern="^(auto|float32|bfloat16|float16)$")
+
+
+class LaunchRequest(BaseModel):
+    """``POST /instances``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(max_length=200)
+    name: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    revision: str = Field(default="main", max_length=200)
+    hardware: str | None = Field(default=None, max_length=100)
+    quantization: str = Field(default="auto", pattern="^(auto|none)$")
+    engine: EngineOptions = EngineOptions()
+    replicas: ReplicaCount = ReplicaCount()
+
+
+class InstanceUpdate(BaseModel):
+    """``PATCH /instances/{id}``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+
+
+class ReplicaView(BaseModel):
+    """One engine of an instance."""
+
+    id: UUID
+    ordinal: int
+    provider: str
+    url: str | None
+    ready: bool
+    condition: str | None
+    restarts: int
+    last_exit_code: int | None
+    ready_at: datetime | None
+
+
+class InstanceView(BaseModel):
+    """An instance as the API shows it. Money in US dollars."""
+
+    id: UUID
+    name: str
+    slug: str
+    model: str
+    revision: str
+    commit_sha: str | None
+    phase: Phase | str
+    reason: str
+    next_step: str | None
+    since: datetime
+    next_attempt_at: datetime | None
+    desired: str
+    hardware: str | None
+    quantization: str
+    engine: dict[str, Any]
+    api_url: str
+    direct_url: str | None
+    replicas: list[ReplicaView]
+    download: DownloadProgress | None
+    eta_s: float | None
+    price_per_hour: float
+    cost_so_far: float
+    created_at: datetime
+    terminated_at: datetime | None
+
+
+class EventView(BaseModel):
+    """One line of an instance's timeline."""
+
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    message: str
+    data: dict[str, Any]

@@ -1,0 +1,96 @@
+"""Instances and their replicas."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from control_plane.database import UTCDateTime
+from control_plane.ids import new_id
+
+
+class Desired(StrEnum):
+    """What the user wants of an instance. Reconcilers move its phase towards this."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    TERMINATED = "terminated"
+
+
+class Instance(SQLModel, table=True):
+    """A model that somebody wants served. ``phase`` is written by ``lifecycle.transition()`` and by nothing else."""
+
+    __tablename__ = "instance"
+    __table_args__ = (UniqueConstraint("team_id", "name"),)
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    team_id: UUID = Field(foreign_key="team.id", index=True)
+    created_by: UUID = Field(foreign_key="user.id")
+    name: str = Field(max_length=63)
+    slug: str = Field(max_length=63, unique=True)
+
+    model: str = Field(max_length=255, index=True)
+    revision: str = Field(default="main", max_length=255)
+    commit_sha: str | None = Field(default=None, max_length=64)
+    download_id: UUID | None = Field(default=None, foreign_key="download.id", index=True)
+    hardware: str | None = Field(default=None, max_length=100)
+    quantization: str = Field(default="auto", max_length=32)
+    #: Further options of ``slipway-serve``: {"max_model_len": 4096, …}.
+    engine: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    replica_count: int = 1
+
+    phase: str = Field(max_length=20, index=True)
+    desired: str = Field(default=Desired.RUNNING, max_length=20)
+    reason: str = Field(max_length=2000)
+    next_step: str | None = Field(default=None, max_length=2000)
+    since: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    #: When a reconciler looks next; NULL where nothing is pending.
+    next_attempt_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime(), index=True))
+    #: Attempts at the present phase without success.
+    attempts: int = 0
+    restart_requested: bool = False
+
+    lease_owner: str | None = Field(default=None, max_length=100)
+    lease_token: UUID | None = None
+    lease_expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+
+    price_per_hour: float = 0.0
+    #: Cost of the runs that have ended; the present run is added when shown.
+    cost_accrued: float = 0.0
+    billing_since: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+
+    created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    terminated_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+
+
+class Replica(SQLModel, table=True):
+    """One engine process of an instance. The row is committed before the provider is asked to create anything."""
+
+    __tablename__ = "replica"
+    __table_args__ = (UniqueConstraint("instance_id", "ordinal"),)
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    instance_id: UUID = Field(foreign_key="instance.id", index=True)
+    ordinal: int
+    provider: str = Field(max_length=32)
+    #: Deterministic: what the provider knows this replica by.
+    resource_name: str = Field(max_length=100, unique=True)
+    #: Identity of the present boot; an address can be reused, this cannot.
+    boot_token: str = Field(max_length=64)
+    url: str | None = Field(default=None, max_length=255)
+    ready: bool = False
+    #: What is wrong with a replica of a running instance ("not answering for 12 s"); NULL when well.
+    condition: str | None = Field(default=None, max_length=500)
+    restarts: int = 0
+    last_exit_code: int | None = None
+    #: Times in a row that the provider said "absent"; gone only after two.
+    absent_count: int = 0
+    created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    started_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+    ready_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+    last_seen_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))

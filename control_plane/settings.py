@@ -1,0 +1,144 @@
+"""Configuration: ``SLIPWAY_*`` environment variables, then ``slipway.toml``, then flags; the later one wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+#: Where a running control plane's command line finds its configuration file.
+CONFIG_FILE = "slipway.toml"
+#: How a parent process hands its flags, which win over the file, to its children (JSON).
+OVERRIDES = "SLIPWAY_OVERRIDES"
+
+
+class Settings(BaseSettings):
+    """Everything the control plane can be told. Paths are made absolute; nothing is created by reading them."""
+
+    model_config = SettingsConfigDict(env_prefix="SLIPWAY_", toml_file=CONFIG_FILE, extra="ignore")
+
+    data_dir: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    #: SQLAlchemy URL; the default is SQLite in the data folder.
+    database_url: str = ""
+    #: Celery broker; the default is the embedded Redis that ``slipway up`` starts.
+    broker_url: str = ""
+    #: Root of every derived key. The default is a random one, kept in the data folder (mode 0600).
+    secret_key: SecretStr | None = None
+    providers: list[str] = ["local"]
+    #: What users type to reach this server, without a trailing slash; the default follows host and port.
+    public_url: str = ""
+    #: US dollars per hour that one local machine costs; shown on the launch page and charged to instances.
+    local_price_per_hour: float = Field(default=0.0, ge=0)
+    #: Seconds between sweeps over rows that nobody has claimed.
+    sweep_interval_s: float = Field(default=2.0, gt=0)
+    #: Seconds without a new byte after which a download is shown as stalled.
+    stall_after_s: float = Field(default=15.0, gt=0)
+    #: Seconds a starting replica may go without any sign of progress before it counts as failed.
+    start_timeout_s: float = Field(default=600.0, gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over file over environment; no dotenv and no secrets folder."""
+        return init_settings, TomlConfigSettingsSource(settings_cls), env_settings
+
+    def model_post_init(self, _context: Any) -> None:
+        """Fill the defaults that follow from other values."""
+        self.data_dir = self.data_dir.expanduser().absolute()
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data_dir / 'slipway.db'}"
+        if not self.broker_url:
+            self.broker_url = f"redis+socket://{self.redis_socket}"
+        if not self.public_url:
+            self.public_url = f"http://{self.host}:{self.port}"
+        self.public_url = self.public_url.rstrip("/")
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether ``slipway up`` must run a Redis of its own."""
+        return self.broker_url == f"redis+socket://{self.redis_socket}"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and pid files of the processes that ``slipway up`` runs."""
+        return self.data_dir / "run"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Unix socket of the embedded Redis."""
+        return self.run_dir / "redis.sock"
+
+    @property
+    def local_host_socket(self) -> Path:
+        """Unix socket of the process that runs local replicas (see providers/local_host.py)."""
+        return self.run_dir / "local-host.sock"
+
+    @property
+    def instances_dir(self) -> Path:
+        """One folder per replica: log, key file."""
+        return self.data_dir / "instances"
+
+    @property
+    def hub_cache(self) -> Path:
+        """The Hugging Face cache that downloads fill: ``HF_HUB_CACHE``, ``HF_HOME``/hub, or one in the data folder."""
+        if explicit := os.environ.get("HF_HUB_CACHE"):
+            return Path(explicit)
+        if home := os.environ.get("HF_HOME"):
+            return Path(home) / "hub"
+        return self.data_dir / "hub"
+
+    @property
+    def hub_endpoint(self) -> str:
+        """``HF_ENDPOINT``, as huggingface_hub reads it."""
+        return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+    @property
+    def hub_token(self) -> str | None:
+        """``HF_TOKEN``, used where no secret of the user's own is named."""
+        return os.environ.get("HF_TOKEN") or None
+
+    @property
+    def hub_offline(self) -> bool:
+        """``HF_HUB_OFFLINE``: use only what is already in the cache."""
+        return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+
+    @cached_property
+    def key_material(self) -> bytes:
+        """The root secret; made once and kept in ``data_dir/secret.key`` when none was given."""
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value().encode()
+        path = self.data_dir / "secret.key"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_bytes()
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+        return path.read_bytes()
+
+    def child_environment(self) -> dict[str, str]:
+        """Environment that makes a child process read the same settings."""
+        given = self.model_dump(mode="json", exclude={"secret_key"}, exclude_unset=True)
+        resolved = {name: str(getattr(self, name)) for name in ("data_dir", "database_url", "broker_url", "public_url")}
+        return dict(os.environ) | {OVERRIDES: json.dumps(given | resolved)}
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings(**json.loads(os.environ.get(OVERRIDES, "{}")))

@@ -1,0 +1,8 @@
+"""Every table, imported once, so that ``SQLModel.metadata`` is complete for Alembic."""
+
+from control_plane.accounts import tables as accounts
+from control_plane.audit import tables as audit
+from control_plane.downloads import tables as downloads
+from control_plane.instances import tables as instances
+
+__all__ = ["accounts", "audit", "downloads", "instances"]

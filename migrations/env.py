@@ -1,0 +1,42 @@
+"""Alembic's entry: runs the migrations on the database of the settings, one process at a time."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlmodel import SQLModel
+
+import control_plane.tables  # noqa: F401 (fills SQLModel.metadata)
+from control_plane.database import make_engine
+from control_plane.settings import get_settings
+
+#: Any constant will do, as long as every Slipway uses the same: it names the lock around an upgrade.
+_UPGRADE_LOCK = 0x511_9A7
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        compare_type=True,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        context.run_migrations()
+
+
+def _main() -> None:
+    shared = context.config.attributes.get("connection")
+    if shared is not None:
+        _run(shared)
+        return
+    engine = make_engine(context.config.get_main_option("sqlalchemy.url") or get_settings().database_url)
+    with engine.connect() as connection:
+        _run(connection)
+        connection.commit()
+    engine.dispose()
+
+
+_main()

@@ -1,0 +1,81 @@
+"""Fixtures that every part of the suite shares: both databases, a real Redis, a clock, the local hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from control_plane.database import Database
+from control_plane.migrate import upgrade
+from tests.support.clock import FakeClock
+from tests.support.postgres import running_postgres
+from tests.support.redis import running_redis
+
+pytest_plugins = ["tests.hub.fixtures"]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time that stands still until the test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server; a URL with ``{database}`` to fill in."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The broker URL of a private Redis."""
+    with running_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy from: migrating once is quicker than once a test."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """The name of a migrated PostgreSQL database to copy from."""
+    _create_postgres_database(postgres_server, "migrated", "template1")
+    upgrade(postgres_server.format(database="migrated"))
+    return "migrated"
+
+
+def _create_postgres_database(server: str, name: str, template: str) -> None:
+    engine = create_engine(server.format(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, migrated database; every test that uses it runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "test.db")
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    server, name = request.getfixturevalue("postgres_server"), f"test_{uuid4().hex[:12]}"
+    _create_postgres_database(server, name, request.getfixturevalue("migrated_postgres"))
+    return str(server.format(database=name))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The domain's view of that database."""
+    database = Database(database_url)
+    yield database
+    database.engine.dispose()
