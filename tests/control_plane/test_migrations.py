@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import inspect, text
 
 from control_plane.accounts.tables import Team
@@ -23,20 +22,3 @@ def test_up_check_down_up(database: Database, database_url: str, clock: Clock) -
     check(database_url)
     with database.reading() as session:
         assert session.execute(text("SELECT count(*) FROM team")).scalar_one() == 0
-
-
-def test_a_rolled_back_transaction_sends_nothing(database: Database, clock: Clock) -> None:
-    from control_plane.database import after_commit
-
-    sent: list[str] = []
-    with pytest.raises(RuntimeError), database.transaction() as session:
-        session.add(Team(name="lost", created_at=clock.now()))
-        after_commit(session, lambda: sent.append("lost"))
-        raise RuntimeError("the step failed")
-    with database.transaction() as session:
-        session.add(Team(name="kept", created_at=clock.now()))
-        after_commit(session, lambda: sent.append("kept"))
-        assert sent == []
-    assert sent == ["kept"]
-    with database.reading() as session:
-        assert [name for (name,) in session.execute(text("SELECT name FROM team"))] == ["kept"]

