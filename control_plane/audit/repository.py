@@ -44,3 +44,11 @@ def of_object(session: Session, object_id: UUID, *, after: UUID | None = None, l
     if after is not None:
         query = query.where(col(AuditEvent.id) > after)
     return list(session.exec(query))
+
+
+def of_team(session: Session, team_id: UUID, *, before: UUID | None = None, limit: int = 50) -> list[AuditEvent]:
+    """The events of one team, newest first; ``before`` continues a listing."""
+    query = select(AuditEvent).where(AuditEvent.team_id == team_id).order_by(col(AuditEvent.id).desc()).limit(limit)
+    if before is not None:
+        query = query.where(col(AuditEvent.id) < before)
+    return list(session.exec(query))
