@@ -1,4 +1,4 @@
-"""The options of ``slipway-serve`` that the engine process needs, checked once by the command line."""
+"""The options of ``slipway-serve`` as its two processes receive them, checked once by the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
+LogFormat = Literal["text", "json"]
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +30,20 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int | None = None
     seed: int = 0
     threads: int | None = None
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API process is started with, beside the engine's options.
+
+    ``port`` 0 means: any free one. ``api_key_digests`` are SHA-256 digests; none means that no key is asked for.
+    ``chat_template`` is the text of a template that replaces the model's own.
+    """
+
+    model: str
+    served_model_name: str
+    revision: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key_digests: tuple[bytes, ...] = ()
+    chat_template: str | None = None
+    log_format: LogFormat = "text"

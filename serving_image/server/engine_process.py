@@ -1,0 +1,71 @@
+"""The engine as a child process, with the two sockets' addresses and its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from serving_image.options import EngineOptions
+
+
+@dataclass(frozen=True)
+class EngineProcess:
+    """A running engine. ``input_address`` and ``output_address`` are the ipc addresses that the server binds."""
+
+    process: subprocess.Popen[bytes]
+    input_address: str
+    output_address: str
+
+    @classmethod
+    @contextmanager
+    def spawn(cls, module: str, options: EngineOptions) -> Iterator[Self]:
+        """Start ``python -m module`` and kill it, if it still runs, at the end.
+
+        Must be called from the main thread: the engine asks the kernel to be killed when the *thread* that started
+        it dies. The sockets lie in a folder that only this user can enter.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="slipway-serve-"))
+        input_address, output_address = f"ipc://{folder}/input", f"ipc://{folder}/output"
+        argv = [sys.executable, "-m", module, "--options", msgspec.json.encode(options).decode()]
+        argv += ["--input", input_address, "--output", output_address]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        try:
+            yield cls(process, input_address, output_address)
+        finally:
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def describe_end(self) -> str:
+        """How the process ended, for a person. Call it only after the end."""
+        status = self.process.wait()
+        if status >= 0:
+            return f"ended with exit status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        hint = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+
+    def wait(self) -> int:
+        """Block until the process ends; returns its exit status, negative for a signal."""
+        return self.process.wait()
+
+    def kill(self) -> None:
+        """End the process, if it still runs."""
+        self.process.kill()
+
+    def exit_now(self, status: int) -> None:
+        """Kill the engine and end this process at once, without any clean-up but the sockets' folder."""
+        self.process.kill()
+        shutil.rmtree(Path(self.input_address.removeprefix("ipc://")).parent, ignore_errors=True)
+        os._exit(status)

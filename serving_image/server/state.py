@@ -1,0 +1,88 @@
+"""What every route of one server shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving_image.engine.protocol import EngineReady
+from serving_image.options import ServerOptions
+from serving_image.server.chat_template import ChatTemplate
+from serving_image.server.engine_client import EngineClient
+from serving_image.server.errors import ApiError
+from serving_image.server.metrics import Metrics
+from serving_image.server.model_folder import GenerationDefaults
+from serving_image.server.sampling import ModelLimits
+from serving_image.server.tokenizer import Tokenizer
+
+#: Sequences admitted per running slot: the queue is then at most 15 batches deep, and a client that comes later is
+#: better off retrying elsewhere.
+ADMITTED_PER_SLOT = 16
+
+
+@dataclass
+class ServerState:
+    """The served model and the engine behind it.
+
+    :ivar clock: monotonic seconds; ``now`` is Unix seconds; ``new_id`` gives unique words.
+    :ivar draining: no new request is taken; those running are finished.
+    """
+
+    options: ServerOptions
+    engine: EngineClient
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    defaults: GenerationDefaults
+    metrics: Metrics
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    new_id: Callable[[], str]
+    started_at: int
+    draining: bool = False
+
+    @property
+    def unavailable_because(self) -> str | None:
+        """Why no request can be answered now; None when one can."""
+        if self.engine.failed is not None:
+            return "failed"
+        if self.draining:
+            return "draining"
+        return "loading" if self.engine.ready is None else None
+
+    @property
+    def engine_ready(self) -> EngineReady:
+        """:raises ApiError: the engine is loading, draining or gone (503)."""
+        because = self.unavailable_because
+        ready = self.engine.ready
+        if because is not None or ready is None:
+            raise ApiError(503, f"The server is {because}.", code=because, headers={"Retry-After": "1"})
+        return ready
+
+    @property
+    def limits(self) -> ModelLimits:
+        """:raises ApiError: the engine is loading, draining or gone (503)."""
+        return ModelLimits.of(self.engine_ready, self.defaults)
+
+    @property
+    def max_live_sequences(self) -> int:
+        return ADMITTED_PER_SLOT * self.engine_ready.max_num_seqs
+
+    def admit(self, num_sequences: int) -> None:
+        """Check that so many more sequences may wait or run.
+
+        :raises ApiError: they never fit (400), or not now (429).
+        """
+        most = self.max_live_sequences
+        if num_sequences > most:
+            message = f"This request asks for {num_sequences} sequences; this server takes at most {most} at once."
+            raise ApiError(400, message, param="n")
+        if self.engine.num_live + num_sequences > most:
+            message = f"The server is full: {self.engine.num_live} sequences are running or waiting. Try again later."
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": "1"})
+
+    def check_model(self, model: str | None) -> None:
+        """:raises ApiError: a request names another model (404)."""
+        served = self.options.served_model_name
+        if model not in (None, served):
+            message = f"The model {model} does not exist here; this server has {served}."
+            raise ApiError(404, message, param="model", code="model_not_found")

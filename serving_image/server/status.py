@@ -1,0 +1,67 @@
+"""Routes about the server itself: health, readiness, version, metrics, models."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving_image.server.metrics import CONTENT_TYPE
+from serving_image.server.responses import Model, ModelList
+from serving_image.server.state import ServerState
+
+#: The engine speaks once a second, but not within a step, and a long prompt on a small CPU can take many seconds.
+MAX_HEARTBEAT_AGE = 60.0
+
+
+async def health(http: Request) -> Response:
+    """200 while the engine loads or is heard of; 503 when it has been silent too long."""
+    state: ServerState = http.app.state.server
+    age = state.engine.heartbeat_age
+    silent = state.engine.ready is not None and age > MAX_HEARTBEAT_AGE
+    status = "unhealthy" if silent or state.engine.failed is not None else "ok"
+    body = {"status": status, "engine_heartbeat_age_s": round(age, 3)}
+    return JSONResponse(body, 200 if status == "ok" else 503)
+
+
+async def ready(http: Request) -> Response:
+    """200 when a request can be answered now; 503 with the reason while it cannot."""
+    state: ServerState = http.app.state.server
+    because = state.unavailable_because
+    if because is None:
+        return JSONResponse({"ready": True})
+    return JSONResponse({"ready": False, "reason": because}, 503)
+
+
+async def show_version(_: Request) -> Response:
+    return JSONResponse({"version": version("slipway")})
+
+
+async def metrics(http: Request) -> Response:
+    state: ServerState = http.app.state.server
+    return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def list_models(http: Request) -> Response:
+    return _json(ModelList([_model(http.app.state.server)]))
+
+
+async def show_model(http: Request) -> Response:
+    state: ServerState = http.app.state.server
+    state.check_model(http.path_params["model"])
+    return _json(_model(state))
+
+
+def _model(state: ServerState) -> Model:
+    return Model(
+        id=state.options.served_model_name,
+        created=state.started_at,
+        root=state.options.model,
+        max_model_len=state.limits.max_model_len,
+    )
+
+
+def _json(body: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
