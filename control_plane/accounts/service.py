@@ -92,7 +92,16 @@ def sign_in(context: Context, *, email: str, password: str, address: str) -> Sig
         if user is not None and team_id is not None:
             message = f"a sign-in as {email} failed"
             with context.database.transaction() as session:
-                _record(session, context, user, "user.sign_in_failed", message, team_id=team_id, address=address)
+                _record(
+                    session,
+                    context,
+                    user,
+                    "user.sign_in_failed",
+                    message,
+                    team_id=team_id,
+                    actor="system:accounts",
+                    address=address,
+                )
         raise Unauthenticated("wrong e-mail address or password", "Check both; passwords tell upper from lower case.")
     with context.database.transaction() as session:
         limit.forget(session)
@@ -126,7 +135,8 @@ def bootstrap(context: Context) -> Bootstrap:
             operator = _new_user(
                 session, context, team, email=OPERATOR_EMAIL, name="Operator of this machine", password_hash=None
             )
-            _record(session, context, operator, "user.created", "the operator account was made", team_id=team.id)
+            message = "the operator account was made"
+            _record(session, context, operator, "user.created", message, team_id=team.id, actor="system:up")
         api_key = None
         if kept is None or api_keys.owner(session, context, kept.api_key) is None:
             api_key = api_keys.issue(
@@ -172,7 +182,7 @@ def _default_team(session: Session, context: Context) -> Team:
 def _new_user(
     session: Session, context: Context, team: Team, *, email: str, name: str, password_hash: str | None
 ) -> User:
-    """An administrator in ``team``; both accounts that this module makes are."""
+    """Add an administrator in ``team``; both accounts that this module makes are."""
     user = User(email=email, name=name, password_hash=password_hash, is_admin=True, created_at=context.clock.now())
     session.add(user)
     session.flush()
@@ -195,13 +205,21 @@ def _new_session(session: Session, context: Context, user: User) -> str:
 
 
 def _record(
-    session: Session, context: Context, user: User, action: str, message: str, *, team_id: UUID, **data: str
+    session: Session,
+    context: Context,
+    user: User,
+    action: str,
+    message: str,
+    *,
+    team_id: UUID,
+    actor: str | None = None,
+    **data: str,
 ) -> None:
     audit.record(
         session,
         context.clock,
         team_id=team_id,
-        actor=f"user:{user.id}",
+        actor=actor or f"user:{user.id}",
         action=action,
         object_type="user",
         object_id=user.id,
