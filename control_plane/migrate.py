@@ -6,8 +6,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 import migrations
+from control_plane.database import make_engine
 
 
 def alembic_config(database_url: str) -> Config:
@@ -33,3 +36,14 @@ def downgrade(database_url: str, revision: str = "base") -> None:
 def check(database_url: str) -> None:
     """Raise when the tables and the migrations disagree."""
     command.check(alembic_config(database_url))
+
+
+def is_current(database_url: str) -> bool:
+    """Whether the database has every migration; one without any has none."""
+    head = ScriptDirectory.from_config(alembic_config(database_url)).get_current_head()
+    engine = make_engine(database_url)
+    try:
+        with engine.connect().execution_options(write=False) as connection:
+            return MigrationContext.configure(connection).get_current_revision() == head
+    finally:
+        engine.dispose()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
+import tempfile
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 CONFIG_FILE = "slipway.toml"
 #: How a parent process hands its flags, which win over the file, to its children (JSON).
 OVERRIDES = "SLIPWAY_OVERRIDES"
+
+_MAXIMUM_SOCKET_DIR_BYTES = 107 - len("/local-host.sock")
 
 
 class Settings(BaseSettings):
@@ -78,14 +82,25 @@ class Settings(BaseSettings):
         return self.data_dir / "run"
 
     @property
+    def socket_dir(self) -> Path:
+        """Where Unix sockets are: the run folder, or a short private one where that path is too long for a socket.
+
+        A socket's path has at most 107 bytes (``sun_path`` in unix(7)).
+        """
+        if len(os.fsencode(self.run_dir)) <= _MAXIMUM_SOCKET_DIR_BYTES:
+            return self.run_dir
+        digest = hashlib.sha256(os.fsencode(self.run_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"slipway-{os.geteuid()}-{digest}"
+
+    @property
     def redis_socket(self) -> Path:
         """Unix socket of the embedded Redis."""
-        return self.run_dir / "redis.sock"
+        return self.socket_dir / "redis.sock"
 
     @property
     def local_host_socket(self) -> Path:
         """Unix socket of the process that runs local replicas (see providers/local_host.py)."""
-        return self.run_dir / "local-host.sock"
+        return self.socket_dir / "local-host.sock"
 
     @property
     def instances_dir(self) -> Path:

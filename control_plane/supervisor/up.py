@@ -1,0 +1,163 @@
+"""``slipway up``, from the empty folder to the running system and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+
+from control_plane import client_file
+from control_plane.accounts.service import bootstrap
+from control_plane.client_file import ClientFile
+from control_plane.clock import SYSTEM_CLOCK
+from control_plane.context import get_context
+from control_plane.errors import Unavailable
+from control_plane.migrate import upgrade
+from control_plane.settings import Settings
+from control_plane.supervisor import data_folder, starter
+from control_plane.supervisor.announcement import Announcement
+from control_plane.supervisor.child import ChildFailed
+from control_plane.supervisor.listener import listen
+from control_plane.supervisor.plan import local_url, make_plan
+from control_plane.supervisor.supervisor import Supervisor
+
+_START_DEADLINE_S = 90.0
+_TAIL_LINES = 15
+
+Report = Callable[[str], None]
+
+
+class DidNotStart(Unavailable):
+    """One of the processes does not start; its last words were reported."""
+
+    code = "did_not_start"
+
+
+def run(settings: Settings, *, with_starter: bool, report: Report, announce: Callable[[Announcement], None]) -> None:
+    """Run everything until SIGINT or SIGTERM, and leave nothing behind. Call it in the main thread.
+
+    :param report: gets lines about what happens; :param announce: is called once, when everything runs.
+    :raises SlipwayError: it cannot start; nothing is left running.
+    """
+    data_folder.prepare(settings)
+    holder = data_folder.Holder(
+        os.getpid(), local_url(settings), version("slipway"), SYSTEM_CLOCK.now().isoformat(timespec="seconds")
+    )
+    with data_folder.held(settings, holder), listen(settings.host, settings.port) as listener:
+        setup_url = prepare_database(settings)
+        asyncio.run(_Run(settings, listener, setup_url, with_starter, report, announce).until_stopped())
+
+
+def prepare_database(settings: Settings) -> str | None:
+    """Migrate, see to the accounts, and leave ``client.json`` and ``client.header``.
+
+    :return: the one-time set-up link while there is no administrator.
+    """
+    try:
+        upgrade(settings.database_url)
+        made = bootstrap(get_context())
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise Unavailable(f"the database cannot be used: {reason}", "Check SLIPWAY_DATABASE_URL.") from error
+    kept = client_file.read(settings.data_dir)
+    api_key = made.api_key or (kept.api_key if kept else "")
+    client_file.write(settings.data_dir, ClientFile(local_url(settings), api_key))
+    _write_private(header_file(settings), f"Authorization: Bearer {api_key}\n")
+    return f"{settings.public_url}/setup?token={made.setup_token}" if made.setup_token else None
+
+
+def header_file(settings: Settings) -> Path:
+    """The key as a header line, for ``curl -H @file``: a secret in a file instead of on a command line."""
+    return settings.data_dir / "client.header"
+
+
+def _write_private(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run, with what its steps share."""
+
+    settings: Settings
+    listener: socket.socket
+    setup_url: str | None
+    with_starter: bool
+    report: Report
+    announce: Callable[[Announcement], None]
+
+    async def until_stopped(self) -> None:
+        """Start everything, tell of it, wait for a signal, stop everything."""
+        supervisor = Supervisor(
+            make_plan(self.settings, self.listener),
+            data_folder.logs_dir(self.settings),
+            report=self.report,
+            changed=partial(data_folder.write_processes, self.settings),
+        )
+        stop = self._stop_signal(supervisor)
+        starting = asyncio.create_task(self._start(supervisor))
+        stopping = asyncio.create_task(stop.wait())
+        capping = asyncio.create_task(supervisor.cap_logs())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopping
+        except ChildFailed as error:
+            for line in error.log.tail(_TAIL_LINES):
+                self.report(f"{error.name} | {line}")
+            raise DidNotStart(str(error), f"See {error.log.path}; 'slipway doctor' checks this machine.") from error
+        finally:
+            for task in (starting, stopping, capping):
+                task.cancel()
+            await supervisor.stop()
+
+    def _stop_signal(self, supervisor: Supervisor) -> asyncio.Event:
+        """An event for the first SIGINT, SIGTERM or SIGHUP; the second ends everything at once."""
+        stop = asyncio.Event()
+
+        def on_signal() -> None:
+            if stop.is_set():
+                self.report("stopping at once")
+                supervisor.kill()
+            else:
+                self.report("stopping: instances finish what they are doing; once more to stop at once")
+                stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        return stop
+
+    async def _start(self, supervisor: Supervisor) -> None:
+        self.report(f"starting {', '.join(supervisor.children)}")
+        await supervisor.start(_START_DEADLINE_S)
+        state = api_url = curl = None
+        if self.with_starter:
+            try:
+                instance = await self._launch_starter()
+            except (starter.StarterRefused, httpx.HTTPError, ValueError) as error:
+                state = f"not launched: {error or type(error).__name__}"
+            else:
+                state = instance.phase if instance.running else f"{instance.phase}: {instance.reason}"
+                if instance.running:
+                    api_url, curl = instance.api_url, starter.curl_line(instance, header_file(self.settings))
+        self.announce(Announcement(self.settings.public_url, self.setup_url, state, api_url, curl))
+
+    async def _launch_starter(self) -> starter.Starter:
+        client = client_file.read(self.settings.data_dir)
+        headers = {"Authorization": f"Bearer {client.api_key if client else ''}"}
+        url = local_url(self.settings)
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
+            return await starter.ensure_running(http, self.report)
