@@ -8,7 +8,6 @@ import socket
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -44,13 +43,13 @@ class Reply:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    source: Path | None = None
+    file: HubFile | None = None
     offset: int = 0
     length: int = 0
 
     @property
     def content_length(self) -> int:
-        return self.length if self.source else len(self.body)
+        return self.length if self.file else len(self.body)
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -175,7 +174,7 @@ class HubHandler(BaseHTTPRequestHandler):
         headers |= {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": file.content_type}
         span = RANGE.fullmatch(self.headers.get("Range") or "")
         if span is None or self.headers.get("If-Range", etag) != etag or span["first"] == span["last"] == "":
-            return Reply(200, headers, source=file.source, length=file.size)
+            return Reply(200, headers, file=file, length=file.size)
         if span["first"]:
             first = int(span["first"])
             last = min(int(span["last"] or file.size - 1), file.size - 1)
@@ -184,7 +183,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if first > last:
             return Reply(416, headers | {"Content-Range": f"bytes */{file.size}"})
         headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
-        return Reply(206, headers, source=file.source, offset=first, length=last - first + 1)
+        return Reply(206, headers, file=file, offset=first, length=last - first + 1)
 
     # Who may see what.
 
@@ -220,15 +219,15 @@ class HubHandler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if reply.source is None:
+        if reply.file is None:
             self._write(reply.body)
         else:
             self._stream(reply, fault)
 
     def _stream(self, reply: Reply, fault: Fault | None) -> None:
-        assert reply.source is not None
+        assert reply.file is not None
         sent = 0
-        with reply.source.open("rb") as stream:
+        with reply.file.open() as stream:
             stream.seek(reply.offset)
             while sent < reply.length:
                 limit = self.server.hub.faults.rate_for(self.record.path)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import mimetypes
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LFS_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".model"})
 LFS_THRESHOLD = 10 * 1024 * 1024
-CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of one commit. `oid` is the git blob id: of the content, or of the pointer for an LFS file."""
+    """One file of one commit. `oid` is the git blob id: of the content, or of the pointer for an LFS file.
+
+    The content of small files is kept, so that older commits stay what they were; LFS files are read from *source*.
+    """
 
     path: str
     source: Path
     size: int
     oid: str
     sha256: str | None
+    content: bytes | None = field(default=None, repr=False)
+
+    def open(self) -> BinaryIO:
+        return self.source.open("rb") if self.content is None else io.BytesIO(self.content)
 
     @property
     def etag(self) -> str:
@@ -139,15 +147,16 @@ def read_commit(folder: Path) -> Commit:
 def _hash_file(path: str, source: Path) -> HubFile:
     size = source.stat().st_size
     lfs = source.suffix in LFS_SUFFIXES or size > LFS_THRESHOLD
-    digest = hashlib.sha256() if lfs else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with source.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
     if not lfs:
-        return HubFile(path, source, size, digest.hexdigest(), None)
-    pointer = _pointer(digest.hexdigest(), size)
-    oid = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
-    return HubFile(path, source, size, oid, digest.hexdigest())
+        content = source.read_bytes()
+        return HubFile(path, source, len(content), _git_blob_id(content), None, content)
+    with source.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return HubFile(path, source, size, _git_blob_id(_pointer(sha256, size)), sha256)
+
+
+def _git_blob_id(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _pointer(sha256: str, size: int) -> bytes:
@@ -165,14 +174,14 @@ def _sibling(file: HubFile, *, blobs: bool) -> dict[str, Any]:
 
 def _read_json(file: HubFile | None) -> dict[str, Any]:
     try:
-        value = json.loads(file.source.read_bytes()) if file else {}
-    except ValueError:
+        value = json.loads(file.open().read()) if file else {}
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _licence(readme: HubFile | None) -> str | None:
-    lines = readme.source.read_text(errors="replace").splitlines() if readme else []
+    lines = readme.open().read().decode(errors="replace").splitlines() if readme else []
     if lines[:1] == ["---"]:
         for line in lines[1:]:
             if line.startswith("license:"):
@@ -183,23 +192,20 @@ def _licence(readme: HubFile | None) -> str | None:
 
 
 def _safetensors_parameters(commit: Commit) -> dict[str, int]:
-    """Element counts by dtype over all safetensors headers, as the hub publishes them."""
+    """Element counts by dtype over all safetensors headers, as the hub publishes them; none if a file is malformed."""
     counts: dict[str, int] = {}
     for file in commit.files.values():
-        if not file.path.endswith(".safetensors") or file.size < 8:
-            continue
-        with file.source.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(file.size, 100_000_000):
-                continue
+        if file.path.endswith(".safetensors"):
             try:
-                header = json.loads(stream.read(length))
-            except ValueError:
-                continue
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                elements = 1
-                for extent in tensor["shape"]:
-                    elements *= extent
-                counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + elements
+                for tensor in _safetensors_header(file):
+                    counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+            except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+                return {}
     return counts
+
+
+def _safetensors_header(file: HubFile) -> list[dict[str, Any]]:
+    with file.open() as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(min(length, file.size)))
+    return [tensor for name, tensor in header.items() if name != "__metadata__"]
