@@ -1,0 +1,21 @@
+"""Root-mean-square normalisation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.rms_norm import cpu, reference
+
+__all__ = ["rms_norm"]
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """``x / sqrt(mean(x²) + epsilon) * weight`` over the last dimension, the mean in float32.
+
+    :param x: ``[tokens, hidden]``.
+    :param weight: ``[hidden]``, of the dtype of ``x``.
+    :returns: like ``x``. Method: Zhang and Sennrich 2019, arXiv 1910.07467.
+    """
+    if x.device.type == "cpu":
+        return cpu.rms_norm(x, weight, epsilon)
+    return reference.rms_norm(x, weight, epsilon)

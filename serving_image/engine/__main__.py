@@ -1,0 +1,63 @@
+"""The engine process: ``python -m serving_image.engine --options JSON --input ipc://… --output ipc://…``.
+
+Started by the server, never by hand. What must precede the import of torch happens here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import msgspec
+
+from serving_image.engine import process
+from serving_image.engine.channel import Channel
+from serving_image.engine.protocol import EngineFailed
+from serving_image.engine.timeline import BootTimeline
+from serving_image.errors import StartupError
+from serving_image.options import EngineOptions
+
+logger = logging.getLogger("serving_image.engine")
+
+
+def main() -> int:
+    """Run the engine; 0 after a drain, 2 if it cannot start or go on."""
+    parser = argparse.ArgumentParser(prog="python -m serving_image.engine")
+    parser.add_argument("--options", required=True, help="EngineOptions as JSON")
+    parser.add_argument("--input", required=True, help="address on which the server sends requests")
+    parser.add_argument("--output", required=True, help="address on which the server takes tokens")
+    arguments = parser.parse_args()
+    process.leave_signals_to_parent()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    with Channel.connect(arguments.input, arguments.output) as channel:
+        try:
+            process.die_with_parent()
+            _serve(msgspec.json.decode(arguments.options, type=EngineOptions), channel)
+        except StartupError as error:
+            logger.error("%s", error)
+            channel.send(EngineFailed(error.message, error.next_step))
+            return 2
+        except Exception as error:
+            logger.exception("the engine cannot go on")
+            channel.send(EngineFailed(f"{type(error).__name__}: {error}", "See the engine's log."))
+            return 2
+    return 0
+
+
+def _serve(options: EngineOptions, channel: Channel) -> None:
+    timeline = BootTimeline(process.seconds_since_process_start)
+    with timeline.phase("import torch"):
+        process.configure_openmp(options.threads)
+        process.prefetch(Path(options.model))
+        # Here, not above: torch reads OpenMP's settings when it is imported.
+        from serving_image.engine.boot import boot  # noqa: PLC0415
+        from serving_image.engine.loop import run  # noqa: PLC0415
+    booted = boot(options, timeline)
+    channel.send(booted.ready)
+    run(booted.core, channel)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

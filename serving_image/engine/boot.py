@@ -1,0 +1,107 @@
+"""From options to an engine that can step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from serving_image.engine.core import EngineCore
+from serving_image.engine.kv_cache import BlockPool
+from serving_image.engine.protocol import EngineReady
+from serving_image.engine.scheduler import Scheduler
+from serving_image.engine.timeline import BootTimeline
+from serving_image.models.config import decoder_shapes
+from serving_image.models.decoder import Decoder
+from serving_image.models.registry import ModelFolder
+from serving_image.models.weights import (
+    Checkpoint,
+    check_complete,
+    iter_parameters,
+    iter_random_parameters,
+    weight_files,
+)
+from serving_image.options import EngineOptions
+from serving_image.runtime.device import available_cores, choose_device, choose_dtype
+from serving_image.runtime.kv_storage import allocate_kv_cache
+from serving_image.runtime.memory import free_memory, plan_kv_cache
+from serving_image.runtime.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+
+class BootedEngine(NamedTuple):
+    core: EngineCore
+    ready: EngineReady
+
+
+def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
+    """Load the model, size the cache and say what came of it.
+
+    :raises StartupError: the model cannot be served as asked.
+    """
+    torch.set_num_threads(options.threads or available_cores())
+    device = choose_device(options.device)
+    with timeline.phase("configuration"):
+        folder = ModelFolder.open(Path(options.model))
+    with timeline.phase("weights"):
+        decoder = _load_decoder(folder, options, device)
+    with timeline.phase("key/value cache"):
+        plan = plan_kv_cache(decoder.config, decoder.dtype, device, options, free_memory(device))
+        caches = allocate_kv_cache(decoder.config, plan.num_blocks * plan.block_size, decoder.dtype, device)
+    pool = BlockPool(plan.num_blocks, plan.block_size)
+    core = EngineCore(
+        runner=Runner(decoder, caches, plan.block_size),
+        pool=pool,
+        scheduler=Scheduler(pool, options.max_num_seqs, options.max_num_batched_tokens),
+        max_model_len=plan.max_model_len,
+        seed=options.seed,
+        clock=time.monotonic,
+    )
+    weight_bytes = decoder.num_parameters * decoder.dtype.itemsize
+    logger.info("%s", plan.table(weight_bytes, options.max_num_seqs))
+    logger.info("%s", timeline.table())
+    ready = EngineReady(
+        device=str(device),
+        dtype=str(decoder.dtype).removeprefix("torch."),
+        parameters=decoder.num_parameters,
+        vocab_size=decoder.config.vocab_size,
+        max_model_len=plan.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        block_size=plan.block_size,
+        num_blocks=plan.num_blocks,
+        kv_cache_bytes=plan.cache_bytes,
+        boot=timeline.phases,
+    )
+    return BootedEngine(core, ready)
+
+
+def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:
+    with _parameters(folder, options, device) as (parameters, dtype):
+        return Decoder(folder.decoder, parameters, dtype, device)
+
+
+@contextmanager
+def _parameters(
+    folder: ModelFolder, options: EngineOptions, device: torch.device
+) -> Iterator[tuple[Iterator[tuple[str, Tensor]], torch.dtype]]:
+    """The parameters' stream and dtype, while the files are open."""
+    config = folder.decoder
+    shapes = decoder_shapes(config)
+    if options.load_format == "dummy":
+        stored = getattr(torch, folder.stated_dtype or "bfloat16", torch.bfloat16)
+        dtype = choose_dtype(options.dtype, stored, device)
+        yield iter_random_parameters(shapes, dtype, options.seed), dtype
+        return
+    sources = folder.architecture.sources(config)
+    with ExitStack() as stack:
+        checkpoint = Checkpoint.open(weight_files(folder.path), stack)
+        check_complete(checkpoint, shapes, sources, lambda name: folder.architecture.is_redundant(config, name))
+        dtype = choose_dtype(options.dtype, checkpoint.dtype, device)
+        yield iter_parameters(checkpoint, shapes, sources, dtype), dtype

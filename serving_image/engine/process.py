@@ -1,0 +1,59 @@
+"""What the engine process asks of the operating system. Imports nothing heavy: part of it must precede torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from serving_image.errors import StartupError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends, however it ends.
+
+    :raises StartupError: the parent has ended already.
+    """
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        raise StartupError("The server that started this engine has ended.", "Start the server again.")
+
+
+def leave_signals_to_parent() -> None:
+    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the server decides and sends Drain."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def configure_openmp(threads: int | None) -> None:
+    """Set how torch's OpenMP threads wait; libgomp reads this once, when torch is imported.
+
+    Threads that spin at a barrier while the core of a late one is busy with another process cost a step up to 100 times
+    its duration, so they sleep at once. ``benchmarks/results/busy_core.md`` has both sides of the trade.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["GOMP_SPINCOUNT"] = "0"
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def seconds_since_process_start() -> float:
+    """Age of this process by the kernel's clock, so that the interpreter's own start is counted."""
+    # The command name, field 2, may contain spaces; the fields after its parenthesis do not.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def prefetch(folder: Path) -> None:
+    """Ask the kernel to read the weights into memory in the background, while Python imports torch."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

@@ -1,0 +1,1 @@
+"""One file per family: what makes it itself."""

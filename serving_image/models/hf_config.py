@@ -1,0 +1,110 @@
+"""The one place that reads a ``config.json``: typed access with errors that name the file and the field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving_image.errors import StartupError
+
+_MAX_BYTES = 8 << 20
+"""Real files are below 100 KB; a bound keeps a mistaken path from being read whole."""
+
+
+class HFConfig:
+    """A Hugging Face ``config.json`` or a section of it."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        self.path = path
+        self._fields = fields
+
+    @classmethod
+    def load(cls, folder: Path) -> HFConfig:
+        """Read ``folder/config.json``.
+
+        :raises StartupError: there is none, or it is not a JSON object.
+        """
+        path = folder / "config.json"
+        try:
+            with path.open("rb") as file:
+                fields = json.loads(file.read(_MAX_BYTES))
+        except FileNotFoundError:
+            raise StartupError(
+                f"{folder} has no config.json.", "Give a folder with a Hugging Face model in it."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise StartupError(f"{path} cannot be read: {error}.", "Download the model again.") from error
+        if not isinstance(fields, dict):
+            raise StartupError(f"{path} is not a JSON object.", "Download the model again.")
+        return cls(path, fields)
+
+    @property
+    def architecture(self) -> str:
+        """The first of ``architectures``, such as ``LlamaForCausalLM``."""
+        names = self._fields.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise self.error("it does not name an architecture")
+        return names[0]
+
+    @property
+    def dtype(self) -> str | None:
+        """The checkpoint's dtype as written, such as ``bfloat16``; None if it is not stated."""
+        stated = self._fields.get("dtype", self._fields.get("torch_dtype"))
+        return stated.removeprefix("torch.") if isinstance(stated, str) else None
+
+    @property
+    def quantization_method(self) -> str | None:
+        """The method of ``quantization_config``; None for a plain checkpoint."""
+        section = self._fields.get("quantization_config")
+        return str(section.get("quant_method", "unknown")) if isinstance(section, dict) else None
+
+    def error(self, problem: str) -> StartupError:
+        """An error about this file."""
+        return StartupError(f"{self.path}: {problem}.", "Use a model of a supported architecture, unmodified.")
+
+    def section(self, key: str) -> HFConfig:
+        """A nested object; an empty section if it is absent or null."""
+        value = self._fields.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(f"{key} must be an object, not {value!r}")
+        return HFConfig(self.path, value or {})
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def positive_int(self, key: str, default: int | None = None) -> int:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise self.error(f"{key} must be a positive whole number, not {value!r}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise self.error(f"{key} must be a positive number, not {value!r}")
+        return float(value)
+
+    def optional_number(self, key: str) -> float | None:
+        return None if self._fields.get(key) is None else self.number(key)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.error(f"{key} must be true or false, not {value!r}")
+        return value
+
+    def string(self, key: str, default: str) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self.error(f"{key} must be a string, not {value!r}")
+        return value
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self._fields.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise self.error(f"{key} is missing")
+        return value
