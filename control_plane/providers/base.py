@@ -87,7 +87,7 @@ class Provider(Protocol):
     name: str
 
     def offers(self) -> list[HardwareOffer]:
-        """What can be had here, now."""
+        """What can be had here, now. Never raises: what cannot be asked is listed as unavailable, with the reason."""
         ...
 
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from control_plane.errors import NotFound
@@ -26,6 +27,6 @@ def get_providers() -> dict[str, Provider]:
     return make_providers(get_settings())
 
 
-def all_offers(providers: dict[str, Provider]) -> list[HardwareOffer]:
+def all_offers(providers: Mapping[str, Provider]) -> list[HardwareOffer]:
     """Every provider's hardware, in a stable order."""
     return [offer for name in sorted(providers) for offer in providers[name].offers()]

@@ -1,0 +1,61 @@
+"""A real local host whose engines are ``tiny_engine.py``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from control_plane.errors import Unavailable
+from control_plane.providers.local import LocalProvider
+from control_plane.settings import Settings
+from tests.support import tiny_engine
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+    """Poll a real process's state; fail with ``what`` when it does not come about."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.02)
+
+
+def make_model(folder: Path, **behaviour: object) -> Path:
+    """A model folder that makes the tiny engine behave like this."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "behaviour.json").write_text(json.dumps(behaviour))
+    return folder
+
+
+@contextmanager
+def running_local_host(settings: Settings, *, drain_s: float = 5) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the host of this data folder; end it, and so its replicas, at the end."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    engine = settings.run_dir / "tiny-engine"
+    run_engine = f"runpy.run_path({tiny_engine.__file__!r}, run_name='__main__')"
+    engine.write_text(f"#!{sys.executable}\nimport runpy\n{run_engine}\n")
+    engine.chmod(0o755)
+    root = Path(__file__).parents[2]
+    environment = settings.child_environment() | {"PYTHONPATH": str(root), "HF_TOKEN": "hf-secret"}
+    argv = [sys.executable, "-m", "control_plane.providers.local_host"]
+    argv += ["--engine", str(engine), "--drain", str(drain_s)]
+    host = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], env=environment, cwd=root)
+    try:
+        wait_until(lambda: _answers(LocalProvider.from_settings(settings)), "the local host answers")
+        yield host
+    finally:
+        host.terminate()
+        host.wait(30)
+
+
+def _answers(provider: LocalProvider) -> bool:
+    try:
+        provider.list_owned()
+    except Unavailable:
+        return False
+    return True
