@@ -1,0 +1,21 @@
+"""The port is taken before anything starts, or the reason is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from control_plane.errors import Invalid
+from control_plane.supervisor.listener import PortInUse, listen
+
+
+def test_a_port_in_use_is_named() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"port {port} on 127.0.0.1 is in use"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
+    with pytest.raises(Invalid, match="listen"):
+        listen(host, 0)
