@@ -65,6 +65,9 @@ class Download(SQLModel, table=True):
     lease_expires_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
 
     created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    #: When somebody last asked for it while it was not under way.
+    queued_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    #: When a worker took it up for the first time after that.
     started_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
     finished_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
 

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("lease_token", sa.Uuid(), nullable=True),
         sa.Column("lease_expires_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.Column("created_at", control_plane.database.UTCDateTime(timezone=True), nullable=False),
+        sa.Column("queued_at", control_plane.database.UTCDateTime(timezone=True), nullable=False),
         sa.Column("started_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.Column("finished_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_download")),

@@ -1,0 +1,178 @@
+"""The rules of downloads: one per commit, shared; asked for again after a failure; cancelled when nobody wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
+
+from control_plane import database
+from control_plane.context import Context
+from control_plane.downloads import repository
+from control_plane.downloads.cache_layout import ModelCache
+from control_plane.downloads.schemas import DownloadProgress, FileProgress
+from control_plane.downloads.selection import select_files
+from control_plane.downloads.tables import FINAL_STATES, Download, DownloadFile, DownloadState
+from control_plane.errors import Invalid
+from control_plane.hub.ids import ModelId, is_commit_sha
+from control_plane.hub.source import RepositoryFile
+
+RUN = "downloads.run"
+
+
+def ensure_download(
+    session: Session,
+    context: Context,
+    *,
+    endpoint: str,
+    model: str,
+    commit_sha: str,
+    files: Iterable[RepositoryFile],
+) -> Download:
+    """The download of a commit: the one that is there, or a new one; a worker is told once this is committed.
+
+    One that failed, was cancelled, or whose files have since vanished from disk is queued again; bytes that are on disk
+    are not fetched again.
+
+    :param files: what the repository holds at ``commit_sha``; which of them are fetched is decided here.
+    :raises Invalid: no safetensors, an unsafe file name, no checksum, or not a commit.
+    """
+    ModelId.parse(model)
+    if not is_commit_sha(commit_sha):
+        raise Invalid(f"{commit_sha[:100]!r} is not a commit SHA", "Resolve the revision first.")
+    listing = select_files(files)
+    download, created = _find_or_insert(session, context, endpoint, model, commit_sha)
+    if created or _must_start_again(context, download, listing):
+        _queue(session, context, download, listing)
+    download.cancel_requested = False
+    session.add(download)
+    return download
+
+
+def cancel(session: Session, context: Context, download: Download) -> bool:
+    """Stop a download that no live instance wants any more; True if it is stopped or about to be.
+
+    What was fetched stays on disk. A worker that is at it notices within a second.
+    """
+    session.flush()  # the caller's instance no longer counts once its new phase or desire is visible to the query
+    current = repository.find(session, download.endpoint, download.model, download.commit_sha)
+    if current is None or current.state in FINAL_STATES or repository.instances_using(session, current.id):
+        return False
+    now = context.clock.now()
+    if current.lease_token is None or current.lease_expires_at is None or current.lease_expires_at < now:
+        end(current, context, DownloadState.CANCELLED, reason="cancelled: no instance wants it any more")
+    else:
+        current.cancel_requested = True
+    session.add(current)
+    return True
+
+
+def end(
+    download: Download,
+    context: Context,
+    state: DownloadState,
+    *,
+    reason: str | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Put ``download`` into one of the final states."""
+    download.state, download.reason, download.next_step = state, reason, next_step
+    download.finished_at = context.clock.now()
+    download.next_attempt_at = None
+    download.cancel_requested = False
+    download.bytes_per_s = 0.0
+
+
+def sweep(context: Context, *, limit: int = 100) -> list[UUID]:
+    """Send a hint for every download that waits for a worker; returns their ids."""
+    with context.database.reading() as session:
+        waiting = repository.due(session, context.clock.now(), limit)
+    for download_id in waiting:
+        context.hint(RUN, download_id)
+    return waiting
+
+
+def find_progress(session: Session, context: Context, download_id: UUID) -> DownloadProgress | None:
+    """:func:`progress` of a download by its id."""
+    download = repository.get(session, download_id)
+    return progress(context, download, repository.files(session, download_id)) if download else None
+
+
+def progress(context: Context, download: Download, files: Sequence[DownloadFile]) -> DownloadProgress:
+    """What a person wants to know: bytes, rate, time left, and whether it moves at all."""
+    still_s = _still_for_s(context, download)
+    stalled = still_s is not None and still_s >= context.settings.stall_after_s
+    rate = 0.0 if stalled or download.state != DownloadState.DOWNLOADING else download.bytes_per_s
+    left = None if download.bytes_total is None else download.bytes_total - download.bytes_done
+    return DownloadProgress(
+        id=download.id,
+        model=download.model,
+        commit_sha=download.commit_sha,
+        state=download.state,
+        reason=_stalled_reason(download, still_s) if stalled and still_s is not None else download.reason,
+        next_step=download.next_step,
+        bytes_done=download.bytes_done,
+        bytes_total=download.bytes_total,
+        bytes_per_s=rate,
+        eta_s=left / rate if left is not None and rate > 0 else None,
+        stalled=stalled,
+        stalled_for_s=still_s if stalled else None,
+        files=[
+            FileProgress(path=f.path, bytes_done=f.bytes_done, bytes_total=f.bytes_total, state=f.state) for f in files
+        ],
+    )
+
+
+def _still_for_s(context: Context, download: Download) -> float | None:
+    """Seconds since a byte arrived, or since one could have; None where none is expected."""
+    if download.state not in {DownloadState.QUEUED, DownloadState.DOWNLOADING}:
+        return None
+    moments = [at for at in (download.progress_at, download.started_at, download.queued_at) if at is not None]
+    return (context.clock.now() - max(moments)).total_seconds()
+
+
+def _stalled_reason(download: Download, still_s: float) -> str:
+    if download.started_at is None:
+        return f"waiting for a worker for {still_s:.0f} s"
+    why = f" ({download.reason})" if download.reason else ""
+    return f"stalled for {still_s:.0f} s: retrying{why}"
+
+
+def _find_or_insert(
+    session: Session, context: Context, endpoint: str, model: str, commit_sha: str
+) -> tuple[Download, bool]:
+    if found := repository.find(session, endpoint, model, commit_sha):
+        return found, False
+    now = context.clock.now()
+    download = Download(endpoint=endpoint, model=model, commit_sha=commit_sha, created_at=now, queued_at=now)
+    try:
+        with session.begin_nested():
+            session.add(download)
+    except IntegrityError:  # another transaction was quicker; it is committed by now
+        found = repository.find(session, endpoint, model, commit_sha)
+        if found is None:
+            raise
+        return found, False
+    return download, True
+
+
+def _must_start_again(context: Context, download: Download, listing: Sequence[RepositoryFile]) -> bool:
+    if download.state == DownloadState.DONE:
+        cache = ModelCache(Path(context.settings.hub_cache), download.model)
+        return not cache.is_complete(download.commit_sha, listing)
+    return download.state in FINAL_STATES
+
+
+def _queue(session: Session, context: Context, download: Download, listing: Sequence[RepositoryFile]) -> None:
+    now = context.clock.now()
+    download.state = DownloadState.QUEUED
+    download.reason = download.next_step = download.path = None
+    download.started_at = download.finished_at = download.progress_at = None
+    download.queued_at = download.next_attempt_at = now
+    download.attempts, download.bytes_done, download.bytes_per_s = 0, 0, 0.0
+    repository.replace_files(session, download, listing)
+    session.add(download)
+    database.after_commit(session, lambda: context.hint(RUN, download.id))
