@@ -10,6 +10,7 @@ import tempfile
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
         if not self.database_url:
             self.database_url = f"sqlite:///{self.data_dir / 'slipway.db'}"
         if not self.broker_url:
-            self.broker_url = f"redis+socket://{self.redis_socket}"
+            self.broker_url = self._embedded_broker_url
         if not self.public_url:
             self.public_url = f"http://{self.host}:{self.port}"
         self.public_url = self.public_url.rstrip("/")
@@ -74,7 +75,11 @@ class Settings(BaseSettings):
     @property
     def embedded_broker(self) -> bool:
         """Whether ``slipway up`` must run a Redis of its own."""
-        return self.broker_url == f"redis+socket://{self.redis_socket}"
+        return self.broker_url == self._embedded_broker_url
+
+    @property
+    def _embedded_broker_url(self) -> str:
+        return f"redis+socket://{quote(str(self.redis_socket))}"
 
     @property
     def run_dir(self) -> Path:
