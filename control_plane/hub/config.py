@@ -48,7 +48,8 @@ class Quantization:
 class ModelConfig:
     """What a config.json says, in common terms; ``None`` where it says nothing.
 
-    ``context`` is in tokens. ``custom_code`` is true where the config points at Python files of the repository.
+    ``context`` is in tokens, stretched as the rotary scaling says.
+    ``custom_code`` is true where the config points at Python files of the repository.
     """
 
     architectures: tuple[str, ...]
@@ -63,7 +64,8 @@ class ModelConfig:
     vocabulary: int | None
     dtype: str | None
     quantization: Quantization | None
-    tied_embeddings: bool
+    rope_type: str
+    activation: str | None
     custom_code: bool
 
 
@@ -81,7 +83,7 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(
         architectures=_names(config.get("architectures")),
         family=_text(config, "model_type"),
-        context=_number(numbers, _CONTEXT),
+        context=_context(numbers),
         hidden_size=hidden,
         intermediate_size=_number(numbers, _INNER),
         layers=_number(numbers, _LAYERS),
@@ -91,7 +93,8 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
         vocabulary=_number(numbers, _VOCABULARY),
         dtype=_dtype(numbers),
         quantization=read_quantization(config.get("quantization_config")),
-        tied_embeddings=numbers.get("tie_word_embeddings") is True,
+        rope_type=_rope_type(_rope(numbers)),
+        activation=_text(numbers, "hidden_act"),
         custom_code="auto_map" in config,
     )
 
@@ -104,6 +107,36 @@ def read_quantization(value: Any) -> Quantization | None:
         raise InvalidRepository("config.json: quantization_config is not an object.")
     method = _text(value, "quant_method") or _text(value, "quant_type") or "unknown"
     return Quantization(method.lower(), _number(value, ("bits", "w_bit")))
+
+
+def _rope(numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rotary settings, in the spelling of Transformers 4 or 5."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if isinstance(value := numbers.get(name), Mapping):
+            return value
+    return {}
+
+
+def _rope_type(rope: Mapping[str, Any]) -> str:
+    return _text(rope, "rope_type") or _text(rope, "type") or "default"
+
+
+def _context(numbers: Mapping[str, Any]) -> int | None:
+    """The longest context meant, in tokens.
+
+    With ``linear`` and ``llama3`` scaling the stated maximum is the stretched one already; with ``dynamic`` it is the
+    one before; with ``yarn`` it is seen either way.
+    """
+    stated, rope = _number(numbers, _CONTEXT), _rope(numbers)
+    factor = rope.get("factor", 1.0)
+    if stated is None or isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1000:
+        return stated
+    if _rope_type(rope) == "dynamic":
+        return int(stated * factor)
+    if _rope_type(rope) == "yarn":
+        name = ("original_max_position_embeddings",)
+        return max(stated, int((_number(numbers, name) or _number(rope, name) or stated) * factor))
+    return stated
 
 
 def _kv_heads(numbers: Mapping[str, Any], heads: int | None) -> int | None:

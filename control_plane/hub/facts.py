@@ -42,6 +42,8 @@ class ModelFacts:
     quantization: Quantization | None
     license: str | None
     gated: bool
+    rope_type: str
+    activation: str | None
     has_chat_template: bool
     custom_code: bool
     files: tuple[RepositoryFile, ...] = field(repr=False)
@@ -92,6 +94,8 @@ def read_facts(model: str, source: ModelSource) -> ModelFacts:
         quantization=_quantization(source, config, paths),
         license=source.card.license,
         gated=source.card.gated,
+        rope_type=config.rope_type,
+        activation=config.activation,
         has_chat_template=_has_chat_template(source, paths),
         custom_code=config.custom_code,
         files=source.files,
