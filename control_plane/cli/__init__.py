@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from control_plane.cli import maintenance, server
+from control_plane.cli import client, maintenance, server
 from control_plane.cli.exit_codes import ExitCode, exit_code_of
 from control_plane.errors import SlipwayError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 server.register(app)
 maintenance.register(app)
+client.register(app)
 
 
 def main() -> None:
