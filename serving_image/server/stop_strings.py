@@ -22,11 +22,12 @@ class StopStrings:
         if self.found is not None or not text:
             return ""
         held = self._held + text
-        matches = [(at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
+        # The one that ends first is the one that a text coming character by character would have met.
+        matches = [(at + len(stop), -len(stop), stop) for stop in self._stops if (at := held.find(stop)) >= 0]
         if matches:
-            at, self.found = min(matches)
+            end, _, self.found = min(matches)
             self._held = ""
-            return held[: at + len(self.found)] if self._include_in_output else held[:at]
+            return held[:end] if self._include_in_output else held[: end - len(self.found)]
         keep = max((_overlap(held, stop) for stop in self._stops), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

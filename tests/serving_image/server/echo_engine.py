@@ -1,7 +1,7 @@
 """An engine process whose model repeats its prompt for ever: what a test sends is what comes back, token by token.
 
 It speaks the real protocol over the real sockets, so a test of the server can choose every token. Settings come from
-``echo`` in the model's config.json: ``max_model_len``, ``max_num_seqs``, ``step_seconds``, ``tokens_per_step``,
+``echo`` in the model's config.json: ``max_model_len``, ``max_num_seqs``, ``load_seconds``, ``step_seconds``,
 ``refuse`` (message, next step), ``die_after_tokens``.
 """
 
@@ -61,8 +61,9 @@ class Echo:
         if "refuse" in self.settings:
             self.outbox.send(encode(EngineFailed(*self.settings["refuse"])))
             return 2
-        self.outbox.send(encode(self.ready()))
         parent = os.getppid()
+        time.sleep(self.settings.get("load_seconds", 0))
+        self.outbox.send(encode(self.ready()))
         while os.getppid() == parent:
             while self.inbox.poll(0 if self.live else 200):
                 self.take(decode_input(self.inbox.recv()))
@@ -93,21 +94,17 @@ class Echo:
 
     def advance(self, request: AddRequest, done: int) -> RequestOutput:
         prompt, sampling = request.prompt_token_ids, request.sampling
-        token_ids, reason = [], None
-        for _ in range(self.settings.get("tokens_per_step", 1)):
-            token_ids.append(prompt[done % len(prompt)])
-            done += 1
-            if token_ids[-1] in sampling.stop_token_ids and done > sampling.min_tokens:
-                reason = "stop"
-            elif done == sampling.max_tokens:
-                reason = "length"
-            if reason:
-                del self.live[request.request_id]
-                break
+        token_id, done, reason = prompt[done % len(prompt)], done + 1, None
+        if token_id in sampling.stop_token_ids and done > sampling.min_tokens:
+            reason = "stop"
+        elif done == sampling.max_tokens:
+            reason = "length"
+        if reason:
+            del self.live[request.request_id]
         else:
             self.live[request.request_id] = (request, done)
-        self.tokens += len(token_ids)
-        return RequestOutput(request.request_id, token_ids, finish_reason=reason)
+        self.tokens += 1
+        return RequestOutput(request.request_id, [token_id], finish_reason=reason)
 
     def ready(self) -> EngineReady:
         return EngineReady(
