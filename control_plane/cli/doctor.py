@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane import broker
 from control_plane.errors import SlipwayError
+from control_plane.providers.local_host import protocol
 from control_plane.settings import Settings
 from control_plane.supervisor.data_folder import find_holder
 
@@ -173,12 +172,9 @@ def _local_host(settings: Settings, up: bool) -> Finding:
     if "local" not in settings.providers:
         return Finding("local host", "ok", "not used: the local provider is off")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(_TIMEOUT_S)
-            client.connect(os.fspath(settings.local_host_socket))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return Finding("local host", _without(up), f"does not answer: {reason}", "'slipway up' runs it; see its log.")
+        protocol.call(settings.local_host_socket, "ping", timeout_s=_TIMEOUT_S)
+    except SlipwayError as error:
+        return Finding("local host", _without(up), error.detail, "'slipway up' runs it; see its log.")
     return Finding("local host", "ok", "answers")
 
 

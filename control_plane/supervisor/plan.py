@@ -10,6 +10,7 @@ from http import HTTPStatus
 import httpx
 
 from control_plane import broker
+from control_plane.providers.local_host import protocol
 from control_plane.settings import Settings
 from control_plane.supervisor import ready_file
 from control_plane.supervisor.child import ChildSpec
@@ -46,12 +47,11 @@ def _redis(settings: Settings) -> ChildSpec:
 
 
 def _local_host(settings: Settings) -> ChildSpec:
-    async def ready(_pid: int) -> bool:
-        _, writer = await asyncio.open_unix_connection(settings.local_host_socket)
-        writer.close()
-        return True
+    async def ready(pid: int) -> bool:
+        answer = await asyncio.to_thread(protocol.call, settings.local_host_socket, "ping", timeout_s=2.0)
+        return bool(answer == pid)
 
-    argv = _python("control_plane.providers.local_host")
+    argv = _python("control_plane.providers.local_host", "--drain", str(DRAIN_S))
     return ChildSpec("local-host", argv, settings.child_environment(), ready, stop_grace_s=DRAIN_S + 5)
 
 
