@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One model. ``parameters`` counts all, experts included; ``context`` in tokens; ``license`` as the hub spells it."""
+    """One model. ``parameters`` counts all, experts included; ``context`` is in tokens; ``license`` as on the hub."""
 
     id: str
     name: str
