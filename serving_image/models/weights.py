@@ -17,6 +17,7 @@ from serving_image.errors import StartupError
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 _NAMED_IN_ERROR = 5
 
 
@@ -86,6 +87,10 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.location[name].get_slice(name).get_shape())
 
+    def stored_type(self, name: str) -> str:
+        """The element type in safetensors' notation, such as ``BF16``."""
+        return str(self.location[name].get_slice(name).get_dtype())
+
     def read(self, name: str) -> Tensor:
         """The tensor, mapped from its file."""
         tensor: Tensor = self.location[name].get_tensor(name)
@@ -115,6 +120,13 @@ def check_complete(
     unexpected = sorted(name for name in checkpoint.location.keys() - wanted.keys() if not is_redundant(name))
     if unexpected:
         raise _mismatch(checkpoint, "has unexpected", unexpected)
+    not_floating = [
+        f"{name} as {checkpoint.stored_type(name)}"
+        for name in sorted(wanted)
+        if checkpoint.stored_type(name) not in _FLOATING
+    ]
+    if not_floating:
+        raise _mismatch(checkpoint, "stores", not_floating)
     wrong = [
         f"{name} {list(checkpoint.shape(name))} instead of {list(shape)}"
         for name, shape in wanted.items()

@@ -115,10 +115,11 @@ def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     weight 0 is never chosen.
     """
     cumulative = weights.cumsum(dim=1, dtype=torch.float64)
-    threshold = _column([row.uniform for row in rows], torch.float64, weights.device) * cumulative[:, -1:]
+    total = cumulative[:, -1:].contiguous()
+    threshold = _column([row.uniform for row in rows], torch.float64, weights.device) * total
     index = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
     # A uniform just below 1 may round its threshold up to the total: then the last token that has weight is meant.
-    last = torch.searchsorted(cumulative, cumulative[:, -1:])[:, 0]
+    last = torch.searchsorted(cumulative, total)[:, 0]
     return torch.minimum(index, last)
 
 

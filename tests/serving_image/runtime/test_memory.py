@@ -1,0 +1,128 @@
+"""The cache is sized to what is free, and a context that does not fit is refused with one that does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving_image.errors import StartupError
+from serving_image.models.config import DecoderConfig
+from serving_image.models.rotary import RotaryConfig
+from serving_image.options import EngineOptions
+from serving_image.runtime.memory import KVPlan, _cgroup_available, free_memory, plan_kv_cache
+
+CPU = torch.device("cpu")
+CONFIG = DecoderConfig(
+    architecture="LlamaForCausalLM",
+    vocab_size=32000,
+    hidden_size=1024,
+    intermediate_size=2816,
+    num_layers=16,
+    num_heads=16,
+    num_kv_heads=4,
+    head_dim=64,
+    norm_epsilon=1e-6,
+    rotary=RotaryConfig(head_dim=64, theta=10000.0, max_position=4096),
+    attention_bias=False,
+    mlp_bias=False,
+    tie_word_embeddings=False,
+    max_position=4096,
+)
+TOKEN_BYTES = 2 * 16 * 4 * 64 * 2
+GIB = 1 << 30
+
+
+def _plan(free: int, **options: Any) -> KVPlan:
+    return plan_kv_cache(CONFIG, torch.bfloat16, CPU, EngineOptions(model="m", **options), free)
+
+
+def test_plenty_of_memory_gives_every_request_the_whole_context_and_no_more() -> None:
+    plan = _plan(64 * GIB)
+    assert plan.max_model_len == 4096
+    assert plan.num_blocks * plan.block_size == 64 * 4096
+    assert plan.cache_bytes == 64 * 4096 * TOKEN_BYTES
+
+
+def test_little_memory_shortens_the_context_instead_of_refusing() -> None:
+    plan = _plan(GIB // 2)
+    assert 128 <= plan.max_model_len < 4096
+    assert plan.num_blocks * plan.block_size >= plan.max_model_len
+    assert plan.cache_bytes <= GIB // 2
+
+
+def test_no_memory_is_refused() -> None:
+    with pytest.raises(StartupError, match="no memory for a key/value cache"):
+        _plan(GIB // 8)
+
+
+def test_a_context_that_does_not_fit_is_refused_with_the_largest_that_does() -> None:
+    with pytest.raises(StartupError) as caught:
+        _plan(GIB // 2, max_model_len=4096)
+    largest = int(caught.value.next_step.split()[1])
+    assert _plan(GIB // 2, max_model_len=largest).max_model_len == largest
+    with pytest.raises(StartupError):
+        _plan(GIB // 2, max_model_len=largest + 1)
+
+
+def test_a_context_beyond_the_models_own_is_refused() -> None:
+    with pytest.raises(StartupError, match="Use 4096 or less"):
+        _plan(64 * GIB, max_model_len=4097)
+
+
+def test_a_stated_cache_size_is_kept_or_refused() -> None:
+    plan = _plan(8 * GIB, kv_cache_memory=1000 * TOKEN_BYTES, block_size=16)
+    assert (plan.block_size, plan.num_blocks, plan.max_model_len) == (16, 62, 992)
+    with pytest.raises(StartupError, match="Use --kv-cache-memory") as caught:
+        _plan(8 * GIB, kv_cache_memory=8 * GIB)
+    _plan(8 * GIB, kv_cache_memory=int(caught.value.next_step.split()[2]))
+
+
+@given(
+    free=st.integers(0, 100 * GIB),
+    block_size=st.one_of(st.none(), st.integers(1, 512)),
+    max_num_seqs=st.integers(1, 256),
+    max_model_len=st.one_of(st.none(), st.integers(1, 4096)),
+)
+def test_one_full_context_always_fits_in_what_was_free(
+    free: int, block_size: int | None, max_num_seqs: int, max_model_len: int | None
+) -> None:
+    try:
+        plan = _plan(free, block_size=block_size, max_num_seqs=max_num_seqs, max_model_len=max_model_len)
+    except StartupError:
+        return
+    assert plan.num_blocks * plan.block_size >= plan.max_model_len >= 1
+    assert plan.cache_bytes + plan.workspace_bytes <= free
+
+
+def test_the_table_adds_up() -> None:
+    table = _plan(64 * GIB).table(weight_bytes=GIB, max_num_seqs=64)
+    assert "4096 tokens; 64.0 full contexts fit" in table
+    assert "4.00 GiB   2048 blocks of 128 tokens" in table
+
+
+def test_free_memory_is_bounded_by_the_machine() -> None:
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 0 < free_memory(CPU) <= total
+
+
+def test_cgroup_limits_are_read_in_both_versions(tmp_path: Path) -> None:
+    assert _cgroup_available(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\nactive_file 50\n")
+    assert _cgroup_available(tmp_path) == 450
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _cgroup_available(tmp_path) is None
+    old = tmp_path / "v1"
+    (old / "memory").mkdir(parents=True)
+    (old / "memory" / "memory.limit_in_bytes").write_text("2000")
+    (old / "memory" / "memory.usage_in_bytes").write_text("1500")
+    (old / "memory" / "memory.stat").write_text("total_inactive_file 100\n")
+    assert _cgroup_available(old) == 600
+    (old / "memory" / "memory.limit_in_bytes").write_text(str(2**63 - 4096))
+    assert _cgroup_available(old) is None
