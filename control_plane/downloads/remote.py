@@ -72,11 +72,11 @@ class RemoteFiles:
                 await response.aclose()
         except httpx.TimeoutException:
             raise TransientFailure(f"{self._repository.endpoint} has fallen silent") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise FinalFailure(f"{file.path} has no valid address: {error}", "Check HF_ENDPOINT.") from None
         except httpx.TransportError as error:
             what = str(error) or type(error).__name__
             raise TransientFailure(f"the connection to {self._repository.endpoint} failed ({what})") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise FinalFailure(f"the hub sent a malformed address: {error}", "Check HF_ENDPOINT.") from None
 
     async def _open(self, file: RepositoryFile, start: int, stop: int) -> httpx.Response:
         home = self._repository.url(file.path)

@@ -70,11 +70,11 @@ def due(session: Session, now: datetime, limit: int) -> list[UUID]:
     )
 
 
-def instances_using(session: Session, download_id: UUID) -> list[Instance]:
-    """Live instances that serve these weights or wait for them."""
+def instances_using(session: Session, download_id: UUID) -> list[UUID]:
+    """Ids of live instances that serve these weights or wait for them."""
     return list(
         session.exec(
-            select(Instance).where(
+            select(Instance.id).where(
                 Instance.download_id == download_id,
                 Instance.desired == Desired.RUNNING,
                 col(Instance.phase).in_(_USING),

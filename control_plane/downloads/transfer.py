@@ -25,7 +25,7 @@ import httpx
 
 from control_plane.downloads.cache_layout import ModelCache, free_bytes
 from control_plane.downloads.checksum import Checksum
-from control_plane.downloads.failures import FinalFailure, TransientFailure
+from control_plane.downloads.failures import FinalFailure, TransientFailure, explain
 from control_plane.downloads.parts import Part, PartBusy, Range, bytes_on_disk, open_part, remove_part
 from control_plane.downloads.remote import RemoteFiles, Repository
 from control_plane.downloads.retry import Backoff
@@ -142,8 +142,18 @@ class Transfer:
     async def run(self) -> Path:
         """Fetch what is missing, verify it, and link the snapshot; returns its folder.
 
-        :raises TransferFailure: see :func:`control_plane.downloads.failures.explain`, also for groups and OSError.
+        :raises TransferFailure: whatever kept it from succeeding; a final one if there is any.
         """
+        try:
+            await self._fetch_missing()
+            return self.cache.link(self._repository.commit_sha, self.files)
+        except (OSError, ExceptionGroup) as error:
+            failure = explain(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    async def _fetch_missing(self) -> None:
         missing = sorted((blob for blob in self._blobs.values() if not blob.done), key=lambda blob: blob.file.size)
         if missing and self._offline:
             raise FinalFailure(
@@ -156,7 +166,6 @@ class Transfer:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             for blob in missing:
                 group.create_task(self._fetch(remote, blob))
-        return self.cache.link(self._repository.commit_sha, self.files)
 
     def _look_up(self, file: RepositoryFile) -> _Blob:
         if self.cache.has_blob(file.etag, file.size):

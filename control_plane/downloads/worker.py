@@ -233,8 +233,8 @@ class DownloadWorker:
             self._conclude(session, download, outcome, moved=moved)
             session.add(download)
             if download.state in FINAL_STATES:
-                for instance in repository.instances_using(session, job.id):
-                    self._hint_after_commit(session, "instances.reconcile", instance.id)
+                for instance_id in repository.instances_using(session, job.id):
+                    self._hint_after_commit(session, "instances.reconcile", instance_id)
 
     def _conclude(self, session: Session, download: Download, outcome: Outcome, *, moved: bool) -> None:
         if isinstance(outcome, Path):
