@@ -141,7 +141,10 @@ class FitView(BaseModel):
 
 
 class Resolution(BaseModel):
-    """Facts of a model at a pinned commit, whether it can be launched, and on what."""
+    """Facts of a model at a pinned commit, whether it can be launched, and on what.
+
+    ``weight_bytes`` counts the weights alone, ``total_bytes`` every file that a launch fetches.
+    """
 
     model: str
     revision: str
@@ -163,7 +166,9 @@ class Resolution(BaseModel):
     fits: list[FitView]
 
     @classmethod
-    def of(cls, facts: ModelFacts, revision: str, *, why_not: str | None, fits: list[Fit]) -> Resolution:
+    def of(
+        cls, facts: ModelFacts, revision: str, *, total_bytes: int, why_not: str | None, fits: list[Fit]
+    ) -> Resolution:
         """The view of ``facts`` and what follows from them."""
         return cls(
             model=facts.id,
@@ -173,7 +178,7 @@ class Resolution(BaseModel):
             family=facts.family,
             parameters=facts.parameters,
             weight_bytes=facts.weight_bytes,
-            total_bytes=facts.total_bytes,
+            total_bytes=total_bytes,
             context=facts.context,
             dtype=facts.dtype,
             quantization=QuantizationView.model_validate(facts.quantization) if facts.quantization else None,

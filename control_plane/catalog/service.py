@@ -5,6 +5,7 @@ from __future__ import annotations
 from control_plane.catalog.architectures import support_of_facts
 from control_plane.catalog.schemas import Resolution, ResolveRequest
 from control_plane.context import Context
+from control_plane.downloads.selection import select_files
 from control_plane.hub.ids import parse_revision
 from control_plane.hub.service import parse_model, resolve
 from control_plane.providers.registry import all_offers
@@ -23,4 +24,6 @@ def resolve_model(context: Context, request: ResolveRequest) -> Resolution:
         fit(facts, offer, max_model_len=request.max_model_len, concurrency=request.concurrency)
         for offer in all_offers(dict(context.providers))
     ]
-    return Resolution.of(facts, revision, why_not=support.why_not, fits=fits)
+    fetched = select_files(facts.files) if facts.has_safetensors else []
+    total = sum(file.size for file in fetched)
+    return Resolution.of(facts, revision, total_bytes=total, why_not=support.why_not, fits=fits)

@@ -58,11 +58,6 @@ class ModelFacts:
         """Whether there are weights that can be loaded without running code."""
         return self.weight_bytes > 0
 
-    @property
-    def total_bytes(self) -> int:
-        """Size of everything in the repository."""
-        return sum(file.size for file in self.files)
-
 
 def read_facts(model: str, source: ModelSource) -> ModelFacts:
     """Gather the facts of ``source``.
