@@ -26,7 +26,9 @@ def _manifest() -> dict[str, str]:
     try:
         manifest = json.loads((DIST / "manifest.json").read_text())
     except FileNotFoundError:
-        message = "the web assets are not built; run 'make setup', or 'npm --prefix web ci && npm --prefix web run build'"
+        message = (
+            "the web assets are not built; run 'make setup', or 'npm --prefix web ci && npm --prefix web run build'"
+        )
         raise AssetsNotBuilt(message) from None
     return {str(name): str(built) for name, built in manifest.items()}
 

@@ -12,7 +12,8 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from control_plane.errors import SlipwayError, Unauthenticated, problem
+from control_plane.errors import SlipwayError, Unauthenticated
+from control_plane.problems import problem
 from web.templating import page
 from web.visitor import sign_in_path
 
@@ -60,7 +61,11 @@ def error_page(request: Request, error: Exception) -> Response:
         detail = "There is no such page." if status == 404 else str(error.detail)
         next_step = "Check the address, or go to the start page."
     elif isinstance(error, RequestValidationError):
-        status, detail, next_step = 422, "This address or form has a value that makes no sense.", "Go back and check it."
+        status, detail, next_step = (
+            422,
+            "This address or form has a value that makes no sense.",
+            "Go back and check it.",
+        )
     else:
         status, detail, next_step = 500, "Something went wrong on the server.", SlipwayError.next_step
     title = HTTPStatus(status).phrase

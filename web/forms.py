@@ -10,6 +10,18 @@ from control_plane.errors import Invalid
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+#: Pydantic's kind of error → plainer words for the mistakes that people make; its limits can be named in them.
+_WORDS = {
+    "missing": "is needed",
+    "string_too_long": "may have at most {max_length} characters",
+    "string_pattern_mismatch": (
+        "may have letters, digits, spaces, dots, dashes and underscores, and begins with a letter or digit"
+    ),
+    "int_parsing": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+
 
 class FormInvalid(Invalid):
     """Some fields will not do; ``messages`` says why, by field."""
@@ -29,22 +41,10 @@ def parsed(schema: type[Schema], values: dict[str, Any]) -> Schema:
         return schema.model_validate({name: value for name, value in values.items() if value not in ("", None)})
     except ValidationError as error:
         # The last part of the location is the field's name in the form: nested schemas have distinct names.
-        raise FormInvalid({str(e["loc"][-1]): _in_words(e["type"], e["ctx"] if "ctx" in e else {}, e["msg"]) for e in error.errors()}) from error
+        raise FormInvalid(
+            {str(e["loc"][-1]): _in_words(e["type"], e.get("ctx", {}), e["msg"]) for e in error.errors()}
+        ) from error
 
 
 def _in_words(kind: str, limits: dict[str, Any], message: str) -> str:
-    """Pydantic's message, or a plainer one for the mistakes that people make."""
-    match kind:
-        case "missing":
-            return "is needed"
-        case "string_too_long":
-            return f"may have at most {limits['max_length']} characters"
-        case "string_pattern_mismatch":
-            return "may have letters, digits, spaces, dots, dashes and underscores, and begins with a letter or digit"
-        case "int_parsing" | "int_type":
-            return "must be a whole number"
-        case "greater_than_equal":
-            return f"must be at least {limits['ge']}"
-        case "less_than_equal":
-            return f"must be at most {limits['le']}"
-    return message
+    return _WORDS.get(kind, message).format_map(limits)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.schemas import EventView, InstanceView
@@ -56,7 +57,7 @@ def run_of(instance: InstanceView, events: Sequence[EventView]) -> list[Step]:
     moves = moves[start:]
     past = [
         Step(str(move.data["to"]), When.PAST, move.at, (following.at - move.at).total_seconds())
-        for move, following in zip(moves, moves[1:], strict=False)
+        for move, following in pairwise(moves)
     ]
     present = Step(str(instance.phase), When.PRESENT, instance.since, reason=instance.reason)
     return [*past, present, *_ahead(instance)]

@@ -19,7 +19,9 @@ from web.visitor import HOME, CheckedStrangerDep, Stranger, StrangerDep, Visitor
 router = APIRouter(include_in_schema=False)
 
 
-def _stranger_page(request: Request, stranger: Stranger, template: str, status: int = 200, **values: object) -> Response:
+def _stranger_page(
+    request: Request, stranger: Stranger, template: str, status: int = 200, **values: object
+) -> Response:
     response = page(request, template, status=status, visitor=stranger, **values)
     stranger.remember(response)
     return response
@@ -43,6 +45,7 @@ def setup_form(request: Request, stranger: StrangerDep, token: str = "") -> Resp
 def setup(
     request: Request,
     stranger: CheckedStrangerDep,
+    *,
     token: Annotated[str, Form()] = "",
     email: Annotated[str, Form()] = "",
     name: Annotated[str, Form()] = "",

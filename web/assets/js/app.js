@@ -4,6 +4,7 @@ import "htmx-ext-sse";
 import "idiomorph/htmx";
 import "./copy.js";
 import "./keyboard.js";
+import "./launch.js";
 import "./live.js";
 import "./logs.js";
 import "./playground.js";

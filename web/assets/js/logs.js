@@ -12,8 +12,7 @@ if (log) {
   });
   source.addEventListener("log", (event) => {
     const follows = log.scrollTop + log.clientHeight >= log.scrollHeight - 24;
-    const { text, restart } = JSON.parse(event.data);
-    log.textContent = ((restart ? "" : log.textContent) + text).slice(-KEEP);
+    log.textContent = (log.textContent + JSON.parse(event.data).text).slice(-KEEP);
     if (follows) log.scrollTop = log.scrollHeight;
   });
   source.addEventListener("error", () => {

@@ -28,4 +28,5 @@ function prepare(root) {
   }
 }
 
-prepare(document);
+// htmx announces the page itself and every part that it swaps in later.
+document.addEventListener("htmx:load", (event) => prepare(event.detail.elt));
