@@ -11,10 +11,10 @@ from control_plane.accounts import endpoints as accounts
 from control_plane.audit import endpoints as audit
 from control_plane.catalog import endpoints as catalog
 from control_plane.context import Context, get_context
-from control_plane.errors import install_error_handlers
 from control_plane.gateway import endpoints as gateway
 from control_plane.health import endpoints as health
 from control_plane.instances import endpoints as instances
+from control_plane.problems import install_error_handlers
 from control_plane.providers import endpoints as providers
 
 API_PREFIX = "/api/v1"

@@ -9,11 +9,17 @@ import secrets
 import tempfile
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 #: Where a running control plane's command line finds its configuration file.
 CONFIG_FILE = "slipway.toml"
@@ -37,7 +43,8 @@ class Settings(BaseSettings):
     broker_url: str = ""
     #: Root of every derived key. The default is a random one, kept in the data folder (mode 0600).
     secret_key: SecretStr | None = None
-    providers: list[str] = ["local"]
+    #: Names of providers; in the environment separated by commas.
+    providers: Annotated[list[str], NoDecode] = ["local"]
     #: What users type to reach this server, without a trailing slash; the default follows host and port.
     public_url: str = ""
     #: US dollars per hour that one local machine costs; shown on the launch page and charged to instances.
@@ -48,6 +55,11 @@ class Settings(BaseSettings):
     stall_after_s: float = Field(default=15.0, gt=0)
     #: Seconds a starting replica may go without any sign of progress before it counts as failed.
     start_timeout_s: float = Field(default=600.0, gt=0)
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(

@@ -17,7 +17,7 @@ from control_plane.accounts.tables import Membership, Team, User
 from control_plane.audit import endpoints as audit
 from control_plane.context import Context
 from control_plane.database import Database
-from control_plane.errors import install_error_handlers
+from control_plane.problems import install_error_handlers
 from control_plane.settings import Settings
 from tests.support.clock import FakeClock
 

@@ -15,7 +15,7 @@ from control_plane.accounts import endpoints as accounts
 from control_plane.catalog import endpoints
 from control_plane.catalog.catalog import get_catalog
 from control_plane.context import Context
-from control_plane.errors import install_error_handlers
+from control_plane.problems import install_error_handlers
 from control_plane.providers.base import HardwareOffer
 from tests.hub import HubServer, models
 from tests.support.accounts import admin, browser, context
