@@ -98,6 +98,32 @@ class InstanceView(BaseModel):
     terminated_at: datetime | None
 
 
+class DirectAccess(BaseModel):
+    """Address and key of an engine itself."""
+
+    direct_url: str
+    api_key: str
+
+
+class LogView(BaseModel):
+    """A piece of a replica's log; ``next_offset`` (bytes since the log's beginning) is where reading goes on."""
+
+    replica: int
+    text: str
+    next_offset: int
+
+
+class EngineFigures(BaseModel):
+    """What an instance's engines are doing, summed over replicas; ``kv_cache_usage`` is the mean, 1 is full."""
+
+    replicas_answering: int
+    requests_running: int
+    requests_waiting: int
+    kv_cache_usage: float
+    prompt_tokens: int
+    generation_tokens: int
+
+
 class EventView(BaseModel):
     """One line of an instance's timeline."""
 

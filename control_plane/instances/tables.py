@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from control_plane.database import UTCDateTime
@@ -26,7 +26,18 @@ class Instance(SQLModel, table=True):
     """A model that somebody wants served. ``phase`` is written by ``lifecycle.transition()`` and by nothing else."""
 
     __tablename__ = "instance"
-    __table_args__ = (UniqueConstraint("team_id", "name"),)
+    __table_args__ = (
+        # A name is free again once its instance is terminated.
+        Index(
+            "uq_instance_team_name_live",
+            "team_id",
+            "name",
+            unique=True,
+            sqlite_where=text("terminated_at IS NULL"),
+            postgresql_where=text("terminated_at IS NULL"),
+        ),
+        UniqueConstraint("team_id", "idempotency_key"),
+    )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     team_id: UUID = Field(foreign_key="team.id", index=True)
@@ -38,7 +49,9 @@ class Instance(SQLModel, table=True):
     revision: str = Field(default="main", max_length=255)
     commit_sha: str | None = Field(default=None, max_length=64)
     download_id: UUID | None = Field(default=None, foreign_key="download.id", index=True)
+    #: The offer it runs on, and the provider whose offer that is.
     hardware: str | None = Field(default=None, max_length=100)
+    provider: str = Field(max_length=32)
     quantization: str = Field(default="auto", max_length=32)
     #: Further options of ``slipway-serve``: {"max_model_len": 4096, …}.
     engine: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
@@ -53,7 +66,6 @@ class Instance(SQLModel, table=True):
     next_attempt_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime(), index=True))
     #: Attempts at the present phase without success.
     attempts: int = 0
-    restart_requested: bool = False
 
     lease_owner: str | None = Field(default=None, max_length=100)
     lease_token: UUID | None = None
@@ -63,6 +75,10 @@ class Instance(SQLModel, table=True):
     #: Cost of the runs that have ended; the present run is added when shown.
     cost_accrued: float = 0.0
     billing_since: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+
+    #: What the client called the request that made this instance, and a digest of that request.
+    idempotency_key: str | None = Field(default=None, max_length=200)
+    request_digest: str | None = Field(default=None, max_length=64)
 
     created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
     terminated_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
@@ -86,11 +102,16 @@ class Replica(SQLModel, table=True):
     ready: bool = False
     #: What is wrong with a replica of a running instance ("not answering for 12 s"); NULL when well.
     condition: str | None = Field(default=None, max_length=500)
+    #: Crashes in a row; a boot that was ready for long enough ends the row.
     restarts: int = 0
+    #: Not to be started before; NULL when there is no reason to wait.
+    restart_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
     last_exit_code: int | None = None
     #: Times in a row that the provider said "absent"; gone only after two.
     absent_count: int = 0
     created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
+    #: When the provider confirmed the present boot; NULL before.
     started_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
     ready_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+    #: When it last answered, or, while it starts, last wrote something new to its log.
     last_seen_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))

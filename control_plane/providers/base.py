@@ -111,5 +111,8 @@ class Provider(Protocol):
         ...
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
-        """New log text from ``offset`` (bytes) on: pairs of the next offset and the text; ends at the present end."""
+        """New log text from ``offset`` (bytes) on: pairs of the next offset and the text; ends at the present end.
+
+        A negative offset counts from that end, and begins with a whole line.
+        """
         ...

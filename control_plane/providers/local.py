@@ -86,8 +86,12 @@ class LocalProvider:
         return self._log(name).tail(tail_bytes).text
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
-        """New log text from ``offset`` (bytes) on: pairs of the next offset and the text; ends at the present end."""
+        """New log text from ``offset`` (bytes) on, or from that far before the end where it is negative."""
         log = self._log(name)
+        if offset < 0:
+            piece = log.tail(-offset)
+            yield piece.next_offset, piece.text
+            offset = piece.next_offset
         while (piece := log.read(offset)).text:
             yield piece.next_offset, piece.text
             offset = piece.next_offset

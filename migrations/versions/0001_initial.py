@@ -155,6 +155,7 @@ def upgrade() -> None:
         sa.Column("commit_sha", sa.String(length=64), nullable=True),
         sa.Column("download_id", sa.Uuid(), nullable=True),
         sa.Column("hardware", sa.String(length=100), nullable=True),
+        sa.Column("provider", sa.String(length=32), nullable=False),
         sa.Column("quantization", sa.String(length=32), nullable=False),
         sa.Column("engine", sa.JSON(), nullable=False),
         sa.Column("replica_count", sa.Integer(), nullable=False),
@@ -165,13 +166,14 @@ def upgrade() -> None:
         sa.Column("since", control_plane.database.UTCDateTime(timezone=True), nullable=False),
         sa.Column("next_attempt_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("restart_requested", sa.Boolean(), nullable=False),
         sa.Column("lease_owner", sa.String(length=100), nullable=True),
         sa.Column("lease_token", sa.Uuid(), nullable=True),
         sa.Column("lease_expires_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.Column("price_per_hour", sa.Float(), nullable=False),
         sa.Column("cost_accrued", sa.Float(), nullable=False),
         sa.Column("billing_since", control_plane.database.UTCDateTime(timezone=True), nullable=True),
+        sa.Column("idempotency_key", sa.String(length=200), nullable=True),
+        sa.Column("request_digest", sa.String(length=64), nullable=True),
         sa.Column("created_at", control_plane.database.UTCDateTime(timezone=True), nullable=False),
         sa.Column("terminated_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["created_by"], ["user.id"], name=op.f("fk_instance_created_by_user")),
@@ -179,7 +181,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["team_id"], ["team.id"], name=op.f("fk_instance_team_id_team")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
         sa.UniqueConstraint("slug", name=op.f("uq_instance_slug")),
-        sa.UniqueConstraint("team_id", "name", name=op.f("uq_instance_team_id")),
+        sa.UniqueConstraint("team_id", "idempotency_key", name=op.f("uq_instance_team_id")),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_instance_download_id"), ["download_id"], unique=False)
@@ -187,6 +189,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_instance_next_attempt_at"), ["next_attempt_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_instance_phase"), ["phase"], unique=False)
         batch_op.create_index(batch_op.f("ix_instance_team_id"), ["team_id"], unique=False)
+        batch_op.create_index(
+            "uq_instance_team_name_live",
+            ["team_id", "name"],
+            unique=True,
+            sqlite_where=sa.text("terminated_at IS NULL"),
+            postgresql_where=sa.text("terminated_at IS NULL"),
+        )
 
     op.create_table(
         "membership",
@@ -229,6 +238,7 @@ def upgrade() -> None:
         sa.Column("ready", sa.Boolean(), nullable=False),
         sa.Column("condition", sa.String(length=500), nullable=True),
         sa.Column("restarts", sa.Integer(), nullable=False),
+        sa.Column("restart_at", control_plane.database.UTCDateTime(timezone=True), nullable=True),
         sa.Column("last_exit_code", sa.Integer(), nullable=True),
         sa.Column("absent_count", sa.Integer(), nullable=False),
         sa.Column("created_at", control_plane.database.UTCDateTime(timezone=True), nullable=False),
@@ -242,7 +252,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("replica", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_replica_instance_id"), ["instance_id"], unique=False)
-
 
 
 def downgrade() -> None:
@@ -260,6 +269,11 @@ def downgrade() -> None:
 
     op.drop_table("membership")
     with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_instance_team_name_live",
+            sqlite_where=sa.text("terminated_at IS NULL"),
+            postgresql_where=sa.text("terminated_at IS NULL"),
+        )
         batch_op.drop_index(batch_op.f("ix_instance_team_id"))
         batch_op.drop_index(batch_op.f("ix_instance_phase"))
         batch_op.drop_index(batch_op.f("ix_instance_next_attempt_at"))

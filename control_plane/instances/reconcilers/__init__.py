@@ -1,0 +1,1 @@
+"""One file per phase: ``step(situation) -> Outcome``, with no database session held."""

@@ -174,6 +174,7 @@ class Desk:
                 name=name,
                 slug=name,
                 model=download.model,
+                provider="local",
                 revision=revision,
                 download_id=download.id,
                 phase=Phase.DOWNLOADING,

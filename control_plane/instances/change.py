@@ -1,0 +1,85 @@
+"""A user's change to an instance, within one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from control_plane.accounts.principal import Principal
+from control_plane.audit import repository as audit
+from control_plane.context import Context
+from control_plane.database import after_commit
+from control_plane.downloads import service as downloads
+from control_plane.downloads.tables import Download
+from control_plane.errors import Conflict
+from control_plane.instances import repository
+from control_plane.instances.lifecycle import LEGAL_MOVES, Phase, transition
+from control_plane.instances.replicas import new_boot
+from control_plane.instances.tables import Desired, Instance
+
+RECONCILE = "instances.reconcile"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Who changes which instance; what it does is committed, or not, with ``session``."""
+
+    session: Session
+    context: Context
+    principal: Principal
+    instance: Instance
+
+    def demand(self, to: Phase, verb: str) -> None:
+        """Refuse what the present phase does not permit, in words.
+
+        :raises Conflict: there is no arc to ``to``.
+        """
+        instance = self.instance
+        if to not in LEGAL_MOVES[Phase(instance.phase)]:
+            detail = f"{instance.name} is {instance.phase} and cannot be {verb} now"
+            raise Conflict(detail, f"Wait until it is no longer {instance.phase}.")
+
+    def move(self, to: Phase, reason: str) -> None:
+        """Move the instance and tell a worker."""
+        reason = f"{reason} by {self.principal.name}"
+        transition(self.session, self.context.clock, self.instance, to, reason=reason, actor=self.principal.actor)
+        self.hint()
+
+    def begin_again(self, reason: str) -> None:
+        """Back to the first phase; weights that are here are used."""
+        self.demand(Phase.REQUESTED, "started")
+        self.reset_replicas()
+        self.instance.desired = Desired.RUNNING
+        self.move(Phase.REQUESTED, reason)
+
+    def reset_replicas(self) -> None:
+        """The next boot of every replica is a new one, and earlier crashes do not count."""
+        for replica in repository.replicas(self.session, [self.instance.id]):
+            repository.update_replica(self.session, replica.id, new_boot() | {"restarts": 0})
+
+    def cancel_download(self) -> None:
+        """An instance that is going away no longer waits for its weights; others may."""
+        self.session.flush()
+        download_id = self.instance.download_id
+        download = self.session.get(Download, download_id) if download_id else None
+        if download is not None:
+            downloads.cancel(self.session, self.context, download)
+
+    def record(self, action: str, message: str) -> None:
+        """Write an audit event that is no move."""
+        audit.record(
+            self.session,
+            self.context.clock,
+            team_id=self.instance.team_id,
+            actor=self.principal.actor,
+            action=f"instance.{action}",
+            object_type="instance",
+            object_id=self.instance.id,
+            message=message,
+        )
+
+    def hint(self) -> None:
+        """Tell a worker, once this is committed."""
+        instance_id = self.instance.id
+        after_commit(self.session, lambda: self.context.hint(RECONCILE, instance_id))

@@ -1,0 +1,71 @@
+"""Giving back what an instance holds: asked for ever, believed only when the provider has said "absent" twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from control_plane.instances.reconcilers.situation import MAX_BACKOFF_S, Situation
+from control_plane.instances.replicas import ReplicaValues, new_boot
+from control_plane.instances.tables import Replica
+from control_plane.providers.base import ReplicaState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that requests in flight get before their engine is killed.
+DRAIN_S = 30.0
+#: Seconds after which a replica that still is not gone deserves a person's attention.
+ALERT_AFTER_S = 120.0
+#: A listing can lag: one "absent" may be an old answer.
+ABSENT_ENOUGH = 2
+
+
+@dataclass(frozen=True)
+class Release:
+    """How far it is. ``left`` counts replicas that are not surely gone."""
+
+    values: Mapping[UUID, ReplicaValues]
+    left: int
+    overdue: bool
+
+    @property
+    def progress(self) -> str:
+        """For people."""
+        noun = "engine" if self.left == 1 else "engines"
+        late = f"; this takes longer than {ALERT_AFTER_S:g} s, see the provider" if self.overdue else ""
+        return f"waiting for {self.left} {noun} to finish requests and end{late}"
+
+
+def release(situation: Situation) -> Release:
+    """Ask the provider to delete what is still there.
+
+    :raises ProviderUnavailable: nothing is known; try again.
+    """
+    values = {replica.id: _release(situation, replica) for replica in situation.replicas}
+    left = sum(replica_values["absent_count"] < ABSENT_ENOUGH for replica_values in values.values())
+    overdue = left > 0 and situation.seconds_in_phase() > ALERT_AFTER_S
+    if overdue:
+        logger.error("instance %s: %d replicas are not gone", situation.instance.id, left)
+    if left == 0:
+        # The next start, if there is one, is another boot; and what is gone has no address.
+        return Release({replica.id: new_boot() for replica in situation.replicas}, 0, overdue)
+    return Release(values, left, overdue)
+
+
+def pause_s(situation: Situation) -> float:
+    """Look often at first, then less and less."""
+    return min(MAX_BACKOFF_S, max(0.3, situation.seconds_in_phase() / 10))
+
+
+def _release(situation: Situation, replica: Replica) -> ReplicaValues:
+    provider = situation.provider(replica.provider)
+    status = provider.find(replica.resource_name)
+    if status.state is ReplicaState.ABSENT:
+        return {"ready": False, "absent_count": replica.absent_count + 1}
+    provider.delete(replica.resource_name, grace_s=DRAIN_S)
+    values: ReplicaValues = {"ready": False, "absent_count": 0}
+    if status.state is ReplicaState.EXITED:
+        values["last_exit_code"] = status.exit_code
+    return values

@@ -1,0 +1,93 @@
+"""What a step is given and what it gives back; reading and writing the rows is ``reconcile.py``'s business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from control_plane.context import Context
+from control_plane.downloads.tables import Download
+from control_plane.instances.engine_probe import Probe
+from control_plane.instances.lifecycle import Phase
+from control_plane.instances.replicas import ReplicaValues
+from control_plane.instances.tables import Instance, Replica
+from control_plane.providers.base import Provider, ProviderUnavailable
+
+#: Between two tries of something that failed: 1, 2, 4 … seconds, never more than this.
+MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True)
+class Situation:
+    """An instance as its row was when the step began. The rows are detached copies: to read, not to write."""
+
+    context: Context
+    instance: Instance
+    replicas: tuple[Replica, ...]
+    download: Download | None
+    probe: Callable[[str, str], Probe]
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.context.clock.now()
+
+    def provider(self, name: str) -> Provider:
+        """The provider called ``name``.
+
+        :raises ProviderUnavailable: it was taken out of the settings while it still had replicas.
+        """
+        provider = self.context.providers.get(name)
+        if provider is None:
+            raise ProviderUnavailable(f"provider {name!r} is not configured", "Name it in SLIPWAY_PROVIDERS again.")
+        return provider
+
+    def seconds_in_phase(self) -> float:
+        """How long the instance has been in its phase."""
+        return (self.now - self.instance.since).total_seconds()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step found out.
+
+    ``reason`` and ``next_step`` answer "why is it still pending?", or go with the move. ``look_again_in_s`` None means
+    that nothing is pending. ``attempt_failed`` counts towards the backoff. ``holds_hardware`` True starts billing,
+    False ends it. ``write`` runs in the transaction that applies the outcome, before the move.
+    """
+
+    reason: str
+    next_step: str | None = None
+    move_to: Phase | None = None
+    look_again_in_s: float | None = 0.0
+    attempt_failed: bool = False
+    holds_hardware: bool | None = None
+    replicas: Mapping[UUID, ReplicaValues] = field(default_factory=dict)
+    new_replicas: tuple[Replica, ...] = ()
+    write: Callable[[Session, Instance], None] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def next_attempt_at(self, now: datetime) -> datetime | None:
+        """When a reconciler looks next."""
+        return None if self.look_again_in_s is None else now + timedelta(seconds=self.look_again_in_s)
+
+
+def backoff_s(attempts: int) -> float:
+    """Seconds to wait after ``attempts`` failures in a row (at least one)."""
+    return min(MAX_BACKOFF_S, 2.0 ** min(attempts - 1, 10))
+
+
+def fail(reason: str, next_step: str | None, replicas: Mapping[UUID, ReplicaValues] | None = None) -> Outcome:
+    """The instance cannot go on by itself; what it holds is released by ``reconcilers/failed.py``."""
+    return Outcome(reason, next_step, move_to=Phase.FAILED, replicas=replicas or {})
+
+
+def try_again(situation: Situation, reason: str, next_step: str | None) -> Outcome:
+    """Something did not answer: wait, longer each time, and say so."""
+    delay = backoff_s(situation.instance.attempts + 1)
+    return Outcome(f"{reason}; trying again in {delay:g} s", next_step, look_again_in_s=delay, attempt_failed=True)

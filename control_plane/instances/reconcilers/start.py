@@ -1,0 +1,61 @@
+"""Starting one replica so that there are never two of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.instances.reconcilers.release import DRAIN_S
+from control_plane.instances.reconcilers.situation import Situation
+from control_plane.instances.replicas import ReplicaValues
+from control_plane.instances.tables import Instance, Replica
+from control_plane.keys import replica_key
+from control_plane.providers.base import ReplicaSpec, ReplicaState
+
+
+@dataclass(frozen=True)
+class Start:
+    """``values`` for the row; ``waiting_for`` says what has to happen first, None when the replica is started."""
+
+    values: ReplicaValues
+    waiting_for: str | None = None
+
+
+def start(situation: Situation, replica: Replica, model_path: Path) -> Start:
+    """Have the present boot of ``replica`` running, whatever an earlier, interrupted attempt has left.
+
+    The provider is asked before it is told: a ``create`` whose answer was lost is found here by its boot token.
+
+    :raises ProviderUnavailable: the outcome is unknown; look again.
+    :raises ProviderError: the provider refuses for good.
+    """
+    provider = situation.provider(replica.provider)
+    found = provider.find(replica.resource_name)
+    if found.boot_token != replica.boot_token and found.state is ReplicaState.RUNNING:
+        provider.delete(replica.resource_name, grace_s=DRAIN_S)
+        return Start({}, "the engine of the earlier boot to end")
+    if found.boot_token != replica.boot_token or found.state is ReplicaState.ABSENT:
+        found = provider.create(_spec(situation, replica, model_path))
+    if found.boot_token != replica.boot_token:
+        return Start({}, "another boot of the same replica to end")
+    now = situation.now
+    return Start({"url": found.url, "started_at": now, "last_seen_at": now, "restart_at": None, "condition": None})
+
+
+def _spec(situation: Situation, replica: Replica, model_path: Path) -> ReplicaSpec:
+    instance = situation.instance
+    return ReplicaSpec(
+        name=replica.resource_name,
+        owner=f"slipway/{instance.id}",
+        model_path=model_path,
+        served_model_name=instance.model,
+        hardware_id=instance.hardware or "",
+        api_key=replica_key(situation.context.settings, replica.resource_name),
+        boot_token=replica.boot_token,
+        engine_options=_engine_options(instance),
+    )
+
+
+def _engine_options(instance: Instance) -> dict[str, str]:
+    options = {name.replace("_", "-"): str(value) for name, value in instance.engine.items() if value is not None}
+    return options | {"quantization": instance.quantization}

@@ -1,0 +1,31 @@
+"""Celery's entry points: hints come in here."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from control_plane.celery_app import celery_app
+from control_plane.context import get_context
+from control_plane.instances import reconcile as reconciler
+
+logger = logging.getLogger(__name__)
+
+
+@celery_app.task(name="instances.reconcile")  # type: ignore[untyped-decorator]
+def reconcile(instance_id: str) -> None:
+    """Do the step that is due for an instance, and come back when the next one is, if that is before the sweep."""
+    context = get_context()
+    pause_s = reconciler.reconcile(context, UUID(instance_id))
+    if pause_s is None or pause_s >= context.settings.sweep_interval_s:
+        return
+    try:
+        reconcile.apply_async((instance_id,), countdown=pause_s)
+    except Exception:
+        logger.warning("a hint could not be sent; the sweep will find the row", exc_info=True)
+
+
+@celery_app.task(name="instances.sweep")  # type: ignore[untyped-decorator]
+def sweep() -> None:
+    """Find the instances that nobody looks after."""
+    reconciler.sweep(get_context())
