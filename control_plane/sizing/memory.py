@@ -108,7 +108,7 @@ def fit(facts: ModelFacts, offer: HardwareOffer, *, max_model_len: int | None = 
     usable = offer.memory_bytes // max(1, offer.accelerator_count)  # one engine computes on one device
     rest = usable - device.overhead - weights
     blocks = max(0, int(rest * device.share) - activations) // (device.block_size * per_token)
-    capacity = blocks * device.block_size // concurrency
+    capacity = blocks // concurrency * device.block_size
 
     wanted = max_model_len or facts.context or USEFUL_CONTEXT
     planned = wanted if max_model_len else min(wanted, max(capacity, min(wanted, USEFUL_CONTEXT)))

@@ -75,7 +75,7 @@ def test_a_small_gpu_gets_a_shorter_context_or_says_why_not() -> None:
     """Of 24 GiB are left (25,769,803,776 − 16,060,522,496 − 734,003,200) × 0.9 − 549,322,752 bytes: 3589 blocks."""
     default = fit(LLAMA_8B, offer(24 * GIB))
     assert (default.fits, default.max_model_len, default.max_sequences) == (True, 3589 * 16, 1)
-    assert fit(LLAMA_8B, offer(24 * GIB), concurrency=4).max_model_len == 3589 * 16 // 4
+    assert fit(LLAMA_8B, offer(24 * GIB), concurrency=4).max_model_len == 3589 // 4 * 16
     whole = fit(LLAMA_8B, offer(24 * GIB), max_model_len=131_072)
     assert (whole.fits, whole.max_sequences) == (False, 0)
     assert "shorter context" in (whole.why_not or "")
