@@ -32,7 +32,7 @@ def ps(
 ) -> None:
     """List instances."""
     with Api.open() as api:
-        found = [i for i in api.items("/instances", limit=200) if everything or i["phase"] != "terminated"]
+        found = list(api.items("/instances", limit=200, live=not everything))
     if as_json:
         print_json(found)
         return
@@ -110,7 +110,7 @@ def rm(
             typed = typer.prompt(f"This ends {instance['name']} for good. Type its name to confirm", err=True)
             if typed != instance["name"]:
                 raise typer.BadParameter("that is not its name; nothing was done", param_hint="rm")
-        instance = api.delete(f"/instances/{instance['id']}") or api.get(f"/instances/{instance['id']}")
+        instance = api.delete(f"/instances/{instance['id']}")
         if not no_wait:
             instance = show_progress(api, instance, TERMINATED, as_json=as_json, timeout_s=timeout)
     _tell(instance, "is terminated", no_wait=no_wait, as_json=as_json)

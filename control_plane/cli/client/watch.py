@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from control_plane.cli.client.api import Api, Json
 from control_plane.cli.client.output import say
+from control_plane.cli.client.patience import Patience
 from control_plane.cli.client.text import duration, printable, size
 from control_plane.cli.exit_codes import TimedOut
 from control_plane.errors import Conflict, SlipwayError, Unavailable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 POLL_INTERVAL_S = 0.5
-#: A web process that was killed is back within seconds; a server away for longer than this is really gone.
-PATIENCE_S = 60.0
 
 
 class Goal(NamedTuple):
@@ -70,7 +69,7 @@ def wait_for(
     :raises Conflict: somebody else stopped or ended it.
     :raises TimedOut: after ``timeout_s`` seconds.
     """
-    started = last_answer = now()
+    started, patience = now(), Patience(now)
     while True:
         display.show(instance)
         phase = instance["phase"]
@@ -86,10 +85,9 @@ def wait_for(
         sleep(POLL_INTERVAL_S)
         try:
             instance = api.get(f"/instances/{instance['id']}")
-            last_answer = now()
-        except Unavailable:
-            if now() - last_answer > PATIENCE_S:
-                raise
+            patience.answered()
+        except Unavailable as error:
+            patience.excuse(error)
 
 
 def _lost(instance: Json) -> SlipwayError:
