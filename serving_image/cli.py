@@ -11,7 +11,8 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -72,14 +73,22 @@ def _serve(options: Options, engine_module: str) -> int:
     from serving_image.server.listener import listen  # noqa: PLC0415
     from serving_image.server.model_folder import resolve_model  # noqa: PLC0415
 
-    # Until the event loop takes the signal over there is nothing to drain: leave, and clean up on the way.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with listen(options.server.host, options.server.port) as listener:
+    with _exit_on_sigterm(), listen(options.server.host, options.server.port) as listener:
         folder = resolve_model(options.server.model, options.server.revision, options.engine.load_format)
         with EngineProcess.spawn(engine_module, _in_folder(options.engine, folder)) as engine:
             from serving_image.server.lifecycle import serve  # noqa: PLC0415
 
             return serve(options.server, engine, folder, listener)
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Until the event loop takes the signal over there is nothing to drain: leave, and clean up on the way."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _in_folder(options: EngineOptions, folder: Path) -> EngineOptions:
