@@ -39,8 +39,8 @@ class TestOptions:
         line = (
             "some/model --host ::1 --port 0 --served-model-name m --revision r --device cpu --dtype float32 "
             "--quantization none --max-model-len 99 --max-num-seqs 3 --max-num-batched-tokens 77 "
-            f"--kv-cache-memory 1000000 --block-size 16 --load-format dummy --model-impl native --chat-template {template} "
-            f"--seed 5 --threads 2 --log-format json --api-key-file {keys}"
+            "--kv-cache-memory 1000000 --block-size 16 --load-format dummy --model-impl native --seed 5 --threads 2 "
+            f"--log-format json --chat-template {template} --api-key-file {keys}"
         )
         server, engine = parse_options(line.split())
         assert (server.host, server.port, server.served_model_name, server.revision) == ("::1", 0, "m", "r")

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Seconds from process start to the first streamed token of ``slipway-serve``, through HTTP.
+
+    .venv/bin/python benchmarks/boot.py [--rounds N] [--cache FOLDER] [--threads N]
+
+Two models: the starter, and a Llama of 246 million random parameters in bfloat16, made once in the cache folder. The
+models take turns. The weights are in the page cache, as they are on any start but the first after a download. Writes
+benchmarks/results/boot.json and boot.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice, product
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "dtype": "bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One start. Seconds since the process was spawned; ``phases`` is the engine's own account of its part."""
+
+    model: str
+    ready: float
+    first_token: float
+    phases: dict[str, float]
+
+
+def make_llama(folder: Path) -> Path:
+    """The 246M Llama with random weights and a BPE tokenizer of 32,000 tokens; made once."""
+    if (folder / "model.safetensors").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(LLAMA, indent=2))
+    write_tokenizer(folder / "tokenizer.json", LLAMA["vocab_size"])
+    write_weights(folder / "model.safetensors")
+    return folder
+
+
+def write_tokenizer(path: Path, vocab_size: int) -> None:
+    """Bytes, then all words of two letters, three, four, until the vocabulary is full."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    words = ("".join(word) for length in (2, 3, 4) for word in product(letters, repeat=length))
+    merged = list(islice(words, vocab_size - len(tokens)))
+    vocab = {token: id_ for id_, token in enumerate(tokens + merged)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[(word[:-1], word[-1]) for word in merged]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(tokens[:2])
+    tokenizer.save(str(path))
+
+
+def write_weights(path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    hidden, inner, vocab = LLAMA["hidden_size"], LLAMA["intermediate_size"], LLAMA["vocab_size"]
+    queries = LLAMA["num_attention_heads"] * LLAMA["head_dim"]
+    keys = LLAMA["num_key_value_heads"] * LLAMA["head_dim"]
+    shapes = {"model.embed_tokens.weight": (vocab, hidden), "lm_head.weight": (vocab, hidden)}
+    norms = ["model.norm.weight"]
+    for layer in range(LLAMA["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        norms += [prefix + "input_layernorm.weight", prefix + "post_attention_layernorm.weight"]
+        shapes |= {
+            prefix + "self_attn.q_proj.weight": (queries, hidden),
+            prefix + "self_attn.k_proj.weight": (keys, hidden),
+            prefix + "self_attn.v_proj.weight": (keys, hidden),
+            prefix + "self_attn.o_proj.weight": (hidden, queries),
+            prefix + "mlp.gate_proj.weight": (inner, hidden),
+            prefix + "mlp.up_proj.weight": (inner, hidden),
+            prefix + "mlp.down_proj.weight": (hidden, inner),
+        }
+    tensors = {name: (torch.randn(shape) * 0.02).to(torch.bfloat16) for name, shape in shapes.items()}
+    tensors |= {name: torch.ones(hidden, dtype=torch.bfloat16) for name in norms}
+    # Whole or not at all: a file that exists is taken as complete.
+    unfinished = path.with_suffix(".part")
+    save_file(tensors, unfinished, metadata={"format": "pt"})
+    unfinished.rename(path)
+
+
+def start_once(name: str, model: Path, options: list[str]) -> Round:
+    """Start the server, stream one token, stop it."""
+    argv = [sys.executable, "-m", "serving_image.cli", str(model), "--port", "0", "--log-format", "json"]
+    argv += ["--served-model-name", name, *options]
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        url, phases = wait_ready(process)
+        ready = time.perf_counter() - started
+        stream_first_token(url, name)
+        return Round(name, round(ready, 3), round(time.perf_counter() - started, 3), phases)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def wait_ready(process: subprocess.Popen[str]) -> tuple[str, dict[str, float]]:
+    """The server's URL and its engine's boot phases."""
+    phases: dict[str, float] = {}
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("ready "):
+            return line.split()[1], phases
+        if line.startswith("{") and (record := json.loads(line))["event"] == "engine ready":
+            phases = {phase["name"]: round(phase["seconds"], 3) for phase in record["boot"]}
+    raise SystemExit("slipway-serve did not start:\n" + "".join(lines))
+
+
+def stream_first_token(url: str, model: str) -> None:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    body = {"model": model, "prompt": "Slipway", "max_tokens": 8, "stream": True, "temperature": 0, "ignore_eos": True}
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    line = connection.getresponse().readline()
+    connection.close()
+    assert line.startswith(b'data: {"id"'), line
+
+
+def table(rounds: list[Round]) -> str:
+    """Minimum, median and maximum per model, then the medians of the engine's phases."""
+    lines = ["| model | rounds | ready: median s | first token: min | median | max |", "|---|---|---|---|---|---|"]
+    names = list(dict.fromkeys(r.model for r in rounds))
+    for name in names:
+        mine = [r for r in rounds if r.model == name]
+        first = [r.first_token for r in mine]
+        ready = statistics.median(r.ready for r in mine)
+        lines.append(
+            f"| {name} | {len(mine)} | {ready:.2f} | {min(first):.2f} | {statistics.median(first):.2f} | {max(first):.2f} |"
+        )
+    lines += ["", "Where the engine's time goes (medians, seconds):", "", "| phase | " + " | ".join(names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for phase in dict.fromkeys(phase for r in rounds for phase in r.phases):
+        cells = [statistics.median(r.phases.get(phase, 0.0) for r in rounds if r.model == name) for name in names]
+        lines.append(f"| {phase} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> dict[str, object]:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {"cpu": model, "cores": os.cpu_count(), "load_average_at_start": os.getloadavg()[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "slipway-benchmarks")
+    parser.add_argument("--threads", type=int, help="passed on to slipway-serve")
+    arguments = parser.parse_args()
+    about = machine()
+    options = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    models = {"starter": ROOT / "starter" / "model", "llama-246m": make_llama(arguments.cache / "llama-246m")}
+    for name, model in models.items():  # once unmeasured: byte code and page cache
+        start_once(name, model, options)
+    rounds = [start_once(name, model, options) for _ in range(arguments.rounds) for name, model in models.items()]
+    RESULTS.mkdir(exist_ok=True)
+    result = {"machine": about, "rounds": [asdict(r) for r in rounds]}
+    (RESULTS / "boot.json").write_text(json.dumps(result, indent=2) + "\n")
+    text = f"Seconds from process start, {about['cores']} cores ({about['cpu']}), page cache warm.\n\n" + table(rounds)
+    (RESULTS / "boot.md").write_text("# Boot: process start to first streamed token\n\n" + text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
