@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +32,7 @@ from control_plane.hub.errors import (
 )
 from control_plane.hub.ids import ModelId, is_commit_sha, is_safe_path
 from control_plane.hub.source import ModelCard, RepositoryFile
-from control_plane.hub.transport import HubHosts, Limits, Span, get, guarded_session
+from control_plane.hub.transport import HubHosts, Limits, Span, get, guarded_session, is_web_address
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,9 @@ class HubModel:
 
     client: HubClient
     model: ModelId
-    info: ModelInfo = field(repr=False)
-
-    @property
-    def sha(self) -> str:
-        """The commit that the revision stood for when it was looked up."""
-        return str(self.info.sha)
-
-    @cached_property
-    def files(self) -> tuple[RepositoryFile, ...]:
-        """All files of the commit.
-
-        :raises InvalidRepository: a name that would leave the folder it is downloaded to.
-        """
-        return tuple(sorted((_file(sibling) for sibling in self.info.siblings or ()), key=lambda file: file.path))
-
-    @cached_property
-    def card(self) -> ModelCard:
-        """Licence, gate and element counts as the hub publishes them."""
-        counts = self.info.safetensors.parameters if self.info.safetensors else None
-        return ModelCard(_license(self.info), bool(self.info.gated), counts)
+    sha: str
+    files: tuple[RepositoryFile, ...] = field(repr=False)
+    card: ModelCard
 
     def read(self, path: str, *, limit: int, start: int = 0, length: int | None = None) -> bytes:
         """See :class:`control_plane.hub.source.ModelSource`."""
@@ -86,15 +68,18 @@ class HubClient:
 
         :raises SlipwayError: one of control_plane.hub.errors.
         """
+        if not is_web_address(self.endpoint):
+            raise HubUnreachable(
+                f"The hub's address, {self.endpoint!r}, is not a web address.",
+                "Set HF_ENDPOINT to one that begins with https:// or http://, or unset it for huggingface.co.",
+            )
         api = HfApi(endpoint=self.endpoint, token=self.token or False, library_name="slipway")
         with _typed_errors(self.endpoint, model, revision), guarded_session(self.hosts):
             try:
                 info = api.model_info(str(model), revision=revision, files_metadata=True, timeout=self.limits.silence)
+                return HubModel(self, model, _sha(info), _files(info), _card(info))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise HubUnreachable(f"{self.endpoint} does not answer like a hub ({type(error).__name__}).") from error
-        if not is_commit_sha(str(info.sha)):
-            raise HubUnreachable(f"{self.endpoint} gave no commit for {model}.")
-        return HubModel(self, model, info)
+                raise HubUnreachable(f"{self.endpoint} does not answer like a hub: {error}.") from error
 
     def read(
         self, model: ModelId, sha: str, path: str, *, limit: int, start: int = 0, length: int | None = None
@@ -148,14 +133,37 @@ def _judged(response: Any, endpoint: str, model: ModelId) -> SlipwayError:
     return HubUnreachable(f"{endpoint} answered with status {status}.")
 
 
+def _sha(info: ModelInfo) -> str:
+    if not isinstance(info.sha, str) or not is_commit_sha(info.sha):
+        raise ValueError("it gave no commit")
+    return info.sha
+
+
+def _files(info: ModelInfo) -> tuple[RepositoryFile, ...]:
+    """All files of the commit.
+
+    :raises InvalidRepository: a name that would leave the folder it is downloaded to.
+    """
+    return tuple(sorted((_file(sibling) for sibling in info.siblings or ()), key=lambda file: file.path))
+
+
 def _file(sibling: RepoSibling) -> RepositoryFile:
     path, size = sibling.rfilename, sibling.size
     if not is_safe_path(path):
         raise InvalidRepository(f"The repository has a file with a dangerous name: {path[:100]!r}.")
-    if size is None or sibling.blob_id is None:
-        raise HubUnreachable(f"The hub did not say how large {path} is.", "Check HF_ENDPOINT.")
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return RepositoryFile(path, size, sha256 or sibling.blob_id, sha256)
+    etag = sha256 or sibling.blob_id
+    if not isinstance(size, int) or size < 0 or not isinstance(etag, str):
+        raise ValueError(f"it gave no size or no checksum of {path}")
+    return RepositoryFile(path, size, etag, sha256)
+
+
+def _card(info: ModelInfo) -> ModelCard:
+    """Licence, gate and element counts as the hub publishes them."""
+    elements = info.safetensors.parameters if info.safetensors else None
+    if elements is not None and not all(isinstance(count, int) and count >= 0 for count in elements.values()):
+        raise ValueError("its element counts are not numbers")
+    return ModelCard(_license(info), bool(info.gated), elements)
 
 
 def _license(info: ModelInfo) -> str | None:

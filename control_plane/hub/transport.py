@@ -32,8 +32,10 @@ class HubHosts:
 
     def allows(self, url: str) -> bool:
         """Whether a request may be redirected to ``url``."""
+        if not is_web_address(url):
+            return False
         home, target = urlsplit(self.endpoint), urlsplit(url)
-        if target.scheme not in {"http", "https"} or (home.scheme == "https" and target.scheme != "https"):
+        if home.scheme == "https" and target.scheme != "https":
             return False
         if target.username or target.password:
             return False
@@ -45,6 +47,15 @@ class HubHosts:
     def may_see_token(self, url: str) -> bool:
         """Whether the user's token may be sent to ``url``: to the endpoint alone, not to its storage."""
         return _origin(urlsplit(url)) == _origin(urlsplit(self.endpoint))
+
+
+def is_web_address(url: str) -> bool:
+    """Whether ``url`` is an http or https URL with a host."""
+    try:
+        parsed = urlsplit(url)
+        return parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
 
 
 def _origin(url: SplitResult) -> tuple[str | None, int]:

@@ -68,12 +68,35 @@ def test_a_dropped_connection_is_an_error(hub: HubServer, settings: Settings) ->
         resolve(settings, TINY)
 
 
+@pytest.mark.parametrize("endpoint", ["nonsense", "ftp://hub.example", "http://", "http://[", "http://127.0.0.1:1"])
+def test_an_endpoint_that_cannot_be_one_is_an_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(errors.HubUnreachable):
+        resolve(settings, TINY)
+
+
 def test_a_dead_hub_is_an_error(hub: HubServer, settings: Settings) -> None:
     with hub.dead(), pytest.raises(errors.HubUnreachable, match="reached"):
         resolve(settings, TINY)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"id": "org/tiny"}', b'{"id": "x", "sha": "main"}'])
+PINNED = b'{"id": "org/tiny", "sha": "' + b"a" * 40 + b'", '
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"<html>", b"[]", b"{}", b'{"id": "org/tiny"}', b'{"id": "x", "sha": "main"}', b'{"id": "x", "sha": 7}'),
+        PINNED + b'"siblings": 7}',
+        PINNED + b'"siblings": [{"rfilename": 7}]}',
+        PINNED + b'"siblings": [{"rfilename": "config.json"}]}',
+        PINNED + b'"siblings": [{"rfilename": "config.json", "size": "1", "blobId": "x"}]}',
+        PINNED + b'"siblings": [], "safetensors": {"parameters": {"F32": "many"}, "total": 1}}',
+        PINNED + b'"siblings": [], "safetensors": 7}',
+    ],
+)
 def test_an_answer_that_is_not_a_hub_s(hub: HubServer, settings: Settings, body: bytes) -> None:
     hub.faults.content(body, "/api/*")
     with pytest.raises(errors.HubUnreachable):
