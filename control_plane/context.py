@@ -15,6 +15,7 @@ from control_plane.database import Database, get_database
 from control_plane.providers.base import Provider
 from control_plane.providers.registry import get_providers
 from control_plane.settings import Settings, get_settings
+from control_plane.tables import __all__ as _every_table  # noqa: F401 (foreign keys need the tables they point at)
 
 
 def send_hint(task: str, row_id: UUID) -> None:
