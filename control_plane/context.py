@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+import control_plane.tables  # noqa: F401 (a foreign key is resolved only where both of its tables are known)
 from control_plane.clock import SYSTEM_CLOCK, Clock
 from control_plane.database import Database, get_database
 from control_plane.providers.base import Provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any
 
@@ -13,6 +14,8 @@ from control_plane.supervisor import ready_file
 
 #: The schedule is a few intervals: nothing of it must outlive the process, and a file could be left broken by SIGKILL.
 _SCHEDULER = "celery.beat:Scheduler"
+#: Each says at INFO that a sweep came and went, every two seconds; what goes wrong they say louder.
+_TALKATIVE = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 
 
 def run_worker(settings: Settings) -> None:
@@ -22,6 +25,7 @@ def run_worker(settings: Settings) -> None:
         ready_file.announce(settings, "worker")
 
     signals.worker_ready.connect(ready, weak=False)
+    _quieten()
     celery_app.worker_main(
         [
             *("worker", "--hostname", f"worker@{socket.gethostname()}", "--loglevel", "INFO"),
@@ -37,4 +41,10 @@ def run_beat(settings: Settings) -> None:
         ready_file.announce(settings, "scheduler")
 
     signals.beat_init.connect(ready, weak=False)
+    _quieten()
     celery_app.start(["beat", "--scheduler", _SCHEDULER, "--pidfile", "", "--loglevel", "INFO"])
+
+
+def _quieten() -> None:
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

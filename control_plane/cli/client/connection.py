@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 from control_plane import client_file
 from control_plane.cli.configuration import load_settings
@@ -23,8 +24,8 @@ def find_server() -> ClientFile:
     """
     url = os.environ.get("SLIPWAY_URL", "").strip().rstrip("/")
     api_key = os.environ.get("SLIPWAY_API_KEY", "").strip()
-    if url and not url.startswith(("http://", "https://")):
-        raise Invalid("SLIPWAY_URL does not begin with http:// or https://", "Set it like http://127.0.0.1:8000.")
+    if url and not _is_http(url):
+        raise Invalid("SLIPWAY_URL is not an HTTP address", "Set it like http://127.0.0.1:8000.")
     if url and api_key:
         return ClientFile(url, api_key)
     data_dir = load_settings().data_dir
@@ -36,3 +37,11 @@ def find_server() -> ClientFile:
     if kept is not None and kept.url.rstrip("/") == url:
         return ClientFile(url, kept.api_key)
     raise Unauthenticated(f"there is no API key for {url}", "Set SLIPWAY_API_KEY; the Keys page makes one.")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that does not close
+        return False

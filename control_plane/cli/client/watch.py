@@ -168,13 +168,14 @@ class Bar:
 
 
 def download_text(download: Json) -> str:
-    """``1.2 GB of 4.0 GB, 35 MB/s, 1 min 20 s left``."""
+    """``1.2 GB of 4.0 GB, 35 MB/s, 1 min 20 s left``, or the reason why it does not move."""
     parts = [f"{size(download['bytes_done'])} of {size(download['bytes_total'])}"]
-    if download["stalled"]:
-        return f"{parts[0]}, stalled for {duration(download['stalled_for_s'])}"
-    parts.append(f"{size(download['bytes_per_s'])}/s")
-    if download["eta_s"] is not None:
-        parts.append(f"{duration(download['eta_s'])} left")
+    if download["reason"]:
+        parts.append(download["reason"])
+    else:
+        parts.append(f"{size(download['bytes_per_s'])}/s")
+        if download["eta_s"] is not None:
+            parts.append(f"{duration(download['eta_s'])} left")
     return ", ".join(parts)
 
 
