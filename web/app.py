@@ -14,6 +14,9 @@ from web.errors import install_error_pages
 from web.headers import SecurityHeaders
 from web.pages import audit, instance, instance_actions, instances, keys, launch, preferences, sign_in
 
+#: Modules with pages.
+PAGES = (sign_in, launch, instances, instance, instance_actions, keys, audit, preferences)
+
 
 def create_app(context: Context | None = None) -> FastAPI:
     """The control plane's application with pages.
@@ -24,7 +27,7 @@ def create_app(context: Context | None = None) -> FastAPI:
     app = create_control_plane(context)
     app.add_middleware(SecurityHeaders)
     app.mount(PREFIX, HashedFiles(), name="static")
-    for part in (sign_in, launch, instances, instance, instance_actions, keys, audit, preferences):
+    for part in PAGES:
         app.include_router(part.router)
     install_error_pages(app)
     return app
