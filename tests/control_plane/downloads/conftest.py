@@ -110,7 +110,7 @@ class Desk:
     clock: FakeClock
     data_dir: Path
     hints: list[tuple[str, UUID]] = field(default_factory=list)
-    options: WorkerOptions = WorkerOptions(transfer=QUICK, report_interval_s=0.05)
+    options: WorkerOptions = field(default_factory=lambda: WorkerOptions(transfer=QUICK, report_interval_s=0.05))
 
     @property
     def settings(self) -> Settings:

@@ -60,7 +60,7 @@ def test_a_fault_that_stays_is_given_up_for_now(fault: Any, reason: str, big: Pu
 
 
 def test_a_dead_hub_is_given_up_for_now(big: Published, tmp_path: Path) -> None:
-    with big.hub.dead(), pytest.raises(TransientFailure, match="the connection to http://127.0.0.1:.* failed"):
+    with big.hub.dead(), pytest.raises(TransientFailure, match=r"the connection to http://127\.0\.0\.1:.* failed"):
         big.fetch(tmp_path)
 
 

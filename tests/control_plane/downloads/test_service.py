@@ -79,7 +79,7 @@ def test_two_transactions_at_once_make_one_download(desk: Desk, big: Published) 
 
 
 def test_what_cannot_be_served_is_refused_before_anything_is_stored(desk: Desk, big: Published) -> None:
-    with pytest.raises(Invalid, match="no \\*.safetensors"):
+    with pytest.raises(Invalid, match=r"no \*\.safetensors"):
         desk.ensure(big, [file for file in big.listing if file.path == "config.json"])
     with pytest.raises(Invalid, match="not a commit SHA"):
         desk.ensure(replace(big, sha="main"), big.listing)
