@@ -35,11 +35,12 @@ def leave_signals_to_parent() -> None:
 def configure_openmp(threads: int | None) -> None:
     """Set how torch's OpenMP threads wait; libgomp reads this once, when torch is imported.
 
-    Threads that spin at a barrier while the core of a late one is busy with another process cost a step up to 100 times
-    its duration, so they sleep at once. ``benchmarks/results/busy_core.md`` has both sides of the trade.
+    Threads that spin at a barrier while the core of a late one is busy with another process can make a step take many
+    times its duration, so they sleep at once. ``benchmarks/results/busy_core.md`` has both sides of the trade. What the
+    person who started the server has set is kept.
     """
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ["GOMP_SPINCOUNT"] = "0"
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

@@ -1,0 +1,204 @@
+"""Tokens per second while another process keeps a core busy, against a quiet machine.
+
+``python -m benchmarks.busy_core`` starts the engine process with a 246M-parameter Llama (random weights) once for each
+way that OpenMP's threads can wait, measures it quiet and beside a busy loop (free to move, or pinned to the last core),
+alternating over several rounds, and prints medians. ``--output FILE`` also writes them as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from serving_image.engine.protocol import (
+    AddRequest,
+    Drain,
+    EngineInput,
+    EngineOutput,
+    EngineReady,
+    SamplingParams,
+    StepOutput,
+    decode_output,
+    encode,
+)
+from serving_image.options import EngineOptions
+from serving_image.server.engine_process import EngineProcess
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 32000,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "dtype": "bfloat16",
+}
+WAITING = {
+    "sleep at once (Slipway's setting)": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin, then sleep (libgomp's default)": {"GOMP_SPINCOUNT": "300000"},
+}
+NEIGHBOURS = ("none", "free to move", "pinned to one core")
+LOADS = {"1 request": 1, "16 requests": 16}
+PROMPT_TOKENS = 64
+BUSY_LOOP = "while True: pass"
+
+
+class Engine:
+    """A running engine process."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], process: EngineProcess) -> None:
+        self._requests: zmq.Socket[bytes] = context.socket(zmq.PUSH)
+        self._outputs: zmq.Socket[bytes] = context.socket(zmq.PULL)
+        self._requests.bind(process.input_address)
+        self._outputs.bind(process.output_address)
+        self._sent = 0
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._requests.close(linger=0)
+        self._outputs.close(linger=0)
+
+    def send(self, message: EngineInput) -> None:
+        """Send one message to the engine."""
+        self._requests.send(encode(message))
+
+    def receive(self) -> EngineOutput:
+        """The engine's next message."""
+        return decode_output(self._outputs.recv())
+
+    def tokens_per_second(self, num_requests: int, num_tokens: int) -> float:
+        """Decoding rate of ``num_requests`` at once, from the first token to the last."""
+        sampling = SamplingParams(temperature=0, max_tokens=num_tokens)
+        for _ in range(num_requests):
+            self._sent += 1
+            prompt = [(7 * position + self._sent) % 31999 + 1 for position in range(PROMPT_TOKENS)]
+            self.send(AddRequest(request_id=str(self._sent), prompt_token_ids=prompt, sampling=sampling))
+        finished, produced = 0, 0
+        first = first_count = 0.0
+        while finished < num_requests:
+            message = self.receive()
+            assert isinstance(message, StepOutput), message
+            produced += len(message.outputs)
+            finished += sum(output.finish_reason is not None for output in message.outputs)
+            if message.outputs and not first:
+                first, first_count = time.perf_counter(), produced
+        return (produced - first_count) / (time.perf_counter() - first)
+
+
+@contextlib.contextmanager
+def running_engine(model: Path, environment: dict[str, str]) -> Iterator[Engine]:
+    """The engine with ``environment`` added to this process's."""
+    saved = dict(os.environ)
+    os.environ.update(environment)
+    options = EngineOptions(model=str(model), device="cpu", load_format="dummy")
+    try:
+        with EngineProcess.spawn("serving_image.engine", options) as process, zmq.Context() as context:
+            os.environ.clear()
+            os.environ.update(saved)
+            engine = Engine(context, process)
+            with contextlib.closing(engine):
+                assert isinstance(engine.receive(), EngineReady)
+                yield engine
+                engine.send(Drain())
+                process.wait()
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+@contextlib.contextmanager
+def neighbour(kind: str) -> Iterator[None]:
+    """A process that computes without pause beside the engine, or none."""
+    if kind == "none":
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", BUSY_LOOP])
+    try:
+        if kind == "pinned to one core":
+            os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Case:
+    """One row of the table."""
+
+    waiting: str
+    load: str
+    rates: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in NEIGHBOURS})
+
+    def median(self, kind: str) -> float:
+        """Median tokens per second beside this kind of neighbour."""
+        return statistics.median(self.rates[kind])
+
+
+def measure(rounds: int, num_tokens: int) -> list[Case]:
+    """All cases; within a round each is measured beside each neighbour in turn."""
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder)
+        (model / "config.json").write_text(json.dumps(CONFIG))
+        for waiting, environment in WAITING.items():
+            with running_engine(model, environment) as engine:
+                engine.tokens_per_second(2, 8)  # warm-up
+                own = [Case(waiting, load) for load in LOADS]
+                for _ in range(rounds):
+                    for case in own:
+                        for kind in NEIGHBOURS:
+                            with neighbour(kind):
+                                case.rates[kind].append(engine.tokens_per_second(LOADS[case.load], num_tokens))
+                cases += own
+    return cases
+
+
+def table(cases: list[Case]) -> str:
+    """The medians as Markdown."""
+    lines = [
+        "| OpenMP threads that wait | load | quiet, tok/s | beside a free busy loop | beside a pinned busy loop |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for case in cases:
+        quiet = case.median("none")
+        busy = [f"{case.median(kind):.1f} ({case.median(kind) / quiet:.0%})" for kind in NEIGHBOURS[1:]]
+        lines.append(f"| {case.waiting} | {case.load} | {quiet:.1f} | {busy[0]} | {busy[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=24, help="tokens generated per request")
+    parser.add_argument("--output", type=Path, help="also write the table to this Markdown file")
+    arguments = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    text = table(measure(arguments.rounds, arguments.tokens))
+    note = (
+        f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds, medians; "
+        f"load average of the machine before the run: {load_before:.1f}."
+    )
+    print(f"{text}\n\n{note}")
+    if arguments.output:
+        arguments.output.write_text(f"# Decoding beside a busy process\n\n{text}\n\n{note}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the engine process sets up before it imports torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from serving_image.engine import process
+from serving_image.engine.protocol import BootPhase
+from serving_image.engine.timeline import BootTimeline
+
+
+@pytest.fixture
+def openmp_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
+        # Set first, so that monkeypatch also removes what the test adds.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("openmp_unset")
+def test_threads_sleep_at_barriers_unless_the_person_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    process.configure_openmp(threads=3)
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("PASSIVE", "3")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    process.configure_openmp(threads=None)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "300000")
+    process.configure_openmp(threads=None)
+    assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_nothing_before_the_settings_imports_torch() -> None:
+    """libgomp reads its settings when torch loads it, so the modules that set them must not load torch."""
+    program = "import sys, serving_image.engine.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_process_knows_its_age() -> None:
+    program = (
+        "from serving_image.engine import process; a = process.seconds_since_process_start();"
+        "b = process.seconds_since_process_start(); print(a, b)"
+    )
+    first, second = map(float, subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    assert 0 <= first <= second < 60
+
+
+def test_the_timeline_adds_up_to_the_age_of_the_process() -> None:
+    ages = iter([0.5, 2.0, 2.25, 3.25, 3.5])
+    timeline = BootTimeline(lambda: next(ages))
+    with timeline.phase("import torch"):
+        pass
+    with timeline.phase("weights"):
+        pass
+    assert timeline.phases == [
+        BootPhase("interpreter", 0.5),
+        BootPhase("import torch", 1.5),
+        BootPhase("weights", 1.0),
+    ]
+    assert timeline.table().splitlines()[-1].split() == ["ready", "after", "3.50", "s"]
