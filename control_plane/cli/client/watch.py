@@ -110,18 +110,18 @@ class Quiet:
 
 
 class Lines:
-    """For logs and pipes: a line when the phase changes, and one for each tenth of a download."""
+    """For logs and pipes: a line when the phase changes, when a download gets stuck, and for each tenth of it."""
 
     def __init__(self) -> None:
-        self._said: tuple[str, int] | None = None
+        self._said: tuple[str, int, str | None] | None = None
 
     def show(self, instance: Json) -> None:
         """Say what is new."""
         download = instance["download"] if instance["phase"] == "downloading" else None
-        tenth = int(10 * _fraction(download)) if download else 0
-        if (instance["phase"], tenth) == self._said:
+        news = (instance["phase"], int(10 * _fraction(download)) if download else 0, _trouble(download))
+        if news == self._said:
             return
-        self._said = (instance["phase"], tenth)
+        self._said = news
         say(f"{instance['phase']}: {download_text(download) if download else instance['reason']}")
 
 
@@ -177,6 +177,13 @@ def download_text(download: Json) -> str:
         if download["eta_s"] is not None:
             parts.append(f"{duration(download['eta_s'])} left")
     return ", ".join(parts)
+
+
+def _trouble(download: Json | None) -> str | None:
+    """What keeps a download from moving; how long it has not moved, which grows all the time, left out."""
+    if download is None:
+        return None
+    return "stalled" if download["stalled"] else download["reason"]
 
 
 def _fraction(download: Json) -> float:

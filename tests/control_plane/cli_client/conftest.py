@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -22,9 +23,13 @@ from fastapi import FastAPI
 from control_plane.accounts import service
 from control_plane.app import create_app
 from control_plane.cli import main
+from control_plane.cli.client import logs, watch
 from control_plane.context import Context
 from control_plane.database import Database
 from control_plane.settings import Settings, get_settings
+from tests.control_plane.cli_client.world import Engine, Machine, Story, running_engine
+from tests.hub.models import tiny_llama
+from tests.hub.server import HubServer
 from tests.support.clock import FakeClock
 
 
@@ -35,6 +40,13 @@ class Result:
     code: int
     out: str
     err: str
+
+
+class Terminal(io.StringIO):
+    """A standard input at which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 Slipway = Callable[..., Result]
@@ -66,8 +78,26 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
+def database_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """SQLite only: a command sees the API, which has its own tests on both databases."""
+    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'test.db')}"
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """The hardware there is."""
+    return Machine()
+
+
+@pytest.fixture
 def context(
-    database: Database, database_url: str, clock: FakeClock, tmp_path: Path, listener: socket.socket
+    *,
+    database: Database,
+    database_url: str,
+    clock: FakeClock,
+    tmp_path: Path,
+    listener: socket.socket,
+    machine: Machine,
 ) -> Context:
     """What the server's services get."""
     settings = Settings(
@@ -76,13 +106,36 @@ def context(
         secret_key="the root secret of a test",
         port=listener.getsockname()[1],
     )
-    return Context(settings, database, clock, providers={}, hint=lambda *_: None)
+    return Context(settings, database, clock, providers={"local": machine}, hint=lambda *_: None)
 
 
 @pytest.fixture
-def url(context: Context, listener: socket.socket) -> Iterator[str]:
+def story(context: Context, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Story:
+    """What will happen to instances while a command looks at them, which it does without a pause here."""
+    monkeypatch.setattr(watch, "POLL_INTERVAL_S", 0)
+    monkeypatch.setattr(logs, "POLL_INTERVAL_S", 0)
+    return Story(context, clock)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """What answers behind an API URL."""
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def model(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small model on the local hub."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.add_repo("tests/tiny", tiny_llama(tmp_path / "tiny"))
+    return "tests/tiny"
+
+
+@pytest.fixture
+def url(context: Context, story: Story, listener: socket.socket) -> Iterator[str]:
     """The address of a running server."""
-    with serving(create_app(context), listener):
+    with serving(story.install(create_app(context)), listener):
         yield context.settings.public_url
 
 
@@ -98,13 +151,13 @@ def api_key(context: Context) -> str:
 def bare_slipway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Slipway]:
-    """Runs ``slipway`` as on a machine that knows no server; an empty standard input, unless ``stdin`` is given."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY_")}
-    inherited["SLIPWAY_DATA_DIR"] = str(tmp_path / "client")
+    """Runs ``slipway`` as on a machine that knows no server. ``typed`` comes from a terminal, ``stdin`` from a pipe."""
 
-    def run(*arguments: str, stdin: str = "", **environment: str) -> Result:
+    def run(*arguments: str, stdin: str = "", typed: str | None = None, **environment: str) -> Result:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY_")}
+        inherited["SLIPWAY_DATA_DIR"] = str(tmp_path / "client")
         monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if typed is None else Terminal(typed))
         get_settings.cache_clear()
         capsys.readouterr()
         # A command changes the environment for its children; patch.dict takes that back.

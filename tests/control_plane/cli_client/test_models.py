@@ -1,0 +1,48 @@
+"""``slipway models``, ``resolve`` and ``hardware``."""
+
+from __future__ import annotations
+
+import json
+
+from tests.control_plane.cli_client.conftest import Slipway
+
+
+def test_search(slipway: Slipway) -> None:
+    everything = json.loads(slipway("models", "--json").out)
+    found = json.loads(slipway("models", "llama", "--no-gated", "--max-parameters", "2000000000", "--json").out)
+    assert 0 < len(found) < len(everything)
+    assert all(not model["gated"] and model["parameters"] <= 2e9 for model in found)
+    table = slipway("models", "llama", "--no-gated", "--max-parameters", "2000000000")
+    assert [line.split()[0] for line in table.out.splitlines()[1:]] == [model["id"] for model in found]
+
+
+def test_what_is_not_served_says_so(slipway: Slipway) -> None:
+    entry = next(model for model in json.loads(slipway("models", "--json").out) if not model["supported"])
+    line = next(line for line in slipway("models", entry["id"]).out.splitlines() if line.startswith(entry["id"]))
+    assert f"no: {entry['why_not']}" in line
+
+
+def test_no_match(slipway: Slipway) -> None:
+    result = slipway("models", "zzzzzz")
+    assert (result.code, result.out) == (0, "")
+    assert "slipway resolve" in result.err
+
+
+def test_resolve(slipway: Slipway, model: str) -> None:
+    found = json.loads(slipway("resolve", model, "--max-model-len", "64", "--json").out)
+    assert (found["architecture"], found["supported"]) == ("LlamaForCausalLM", True)
+    shown = slipway("resolve", model)
+    for part in (model, found["commit_sha"], "LlamaForCausalLM", "local-cpu", "8.0 GiB", "$0.50/h", "apache-2.0"):
+        assert part in shown.out, part
+
+
+def test_resolve_nothing(slipway: Slipway, model: str) -> None:
+    assert slipway("resolve", "no/such-model").code == 3
+    assert slipway("resolve", "not a model id").code == 2
+
+
+def test_hardware(slipway: Slipway) -> None:
+    assert json.loads(slipway("hardware", "--json").out)[0]["id"] == "local-cpu"
+    line = slipway("hardware").out.splitlines()[1]
+    for part in ("local-cpu", "2 cores", "8.0 GiB", "$0.50/h", "yes"):
+        assert part in line
