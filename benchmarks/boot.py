@@ -25,6 +25,10 @@ from itertools import islice, product
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LLAMA = {
@@ -73,8 +77,6 @@ def make_llama(folder: Path) -> Path:
 
 def write_tokenizer(path: Path, vocab_size: int) -> None:
     """Bytes, then all words of two letters, three, four, until the vocabulary is full."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     letters = "abcdefghijklmnopqrstuvwxyz"
     tokens = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     words = ("".join(word) for length in (2, 3, 4) for word in product(letters, repeat=length))
@@ -88,9 +90,6 @@ def write_tokenizer(path: Path, vocab_size: int) -> None:
 
 
 def write_weights(path: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
     torch.manual_seed(0)
     hidden, inner, vocab = LLAMA["hidden_size"], LLAMA["intermediate_size"], LLAMA["vocab_size"]
     queries = LLAMA["num_attention_heads"] * LLAMA["head_dim"]
@@ -162,10 +161,8 @@ def table(rounds: list[Round]) -> str:
     for name in names:
         mine = [r for r in rounds if r.model == name]
         first = [r.first_token for r in mine]
-        ready = statistics.median(r.ready for r in mine)
-        lines.append(
-            f"| {name} | {len(mine)} | {ready:.2f} | {min(first):.2f} | {statistics.median(first):.2f} | {max(first):.2f} |"
-        )
+        figures = (statistics.median(r.ready for r in mine), min(first), statistics.median(first), max(first))
+        lines.append(f"| {name} | {len(mine)} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
     lines += ["", "Where the engine's time goes (medians, seconds):", "", "| phase | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for phase in dict.fromkeys(phase for r in rounds for phase in r.phases):

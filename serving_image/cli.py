@@ -75,7 +75,8 @@ def _serve(options: Options, engine_module: str) -> int:
 
     with _exit_on_sigterm(), listen(options.server.host, options.server.port) as listener:
         folder = resolve_model(options.server.model, options.server.revision, options.engine.load_format)
-        with EngineProcess.spawn(engine_module, _in_folder(options.engine, folder)) as engine:
+        engine_options = _in_folder(options.engine, folder)
+        with EngineProcess.spawn(engine_module, engine_options, options.server.log_format) as engine:
             from serving_image.server.lifecycle import serve  # noqa: PLC0415
 
             return serve(options.server, engine, folder, listener)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -79,7 +79,9 @@ class EventStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await unless_gone(receive, self._pump(send))
+        # Who has left reads no error either.
+        with suppress(ClientDisconnect):
+            await unless_gone(receive, self._pump(send))
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._rest) as items:

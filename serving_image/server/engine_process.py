@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import msgspec
 
-from serving_image.options import EngineOptions
+from serving_image.options import EngineOptions, LogFormat
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class EngineProcess:
 
     @classmethod
     @contextmanager
-    def spawn(cls, module: str, options: EngineOptions) -> Iterator[Self]:
+    def spawn(cls, module: str, options: EngineOptions, log_format: LogFormat) -> Iterator[Self]:
         """Start ``python -m module`` and kill it, if it still runs, at the end.
 
+        Its standard error is this process's own, unless the log is JSON: then see :meth:`log_relayed`.
         Must be called from the main thread: the engine asks the kernel to be killed when the *thread* that started
         it dies. The sockets lie in a folder that only this user can enter.
         """
@@ -39,13 +42,27 @@ class EngineProcess:
         input_address, output_address = f"ipc://{folder}/input", f"ipc://{folder}/output"
         argv = [sys.executable, "-m", module, "--options", msgspec.json.encode(options).decode()]
         argv += ["--input", input_address, "--output", output_address]
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        stderr = subprocess.PIPE if log_format == "json" else None
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr)
         try:
             yield cls(process, input_address, output_address)
         finally:
             process.kill()
             process.wait()
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def log_relayed(self, logger: logging.Logger) -> Iterator[None]:
+        """Log each line that the engine writes, in the logger's format; the engine must end within the block."""
+        if self.process.stderr is None:
+            yield
+            return
+        relay = threading.Thread(target=_relay, args=(self.process.stderr, logger), daemon=True)
+        relay.start()
+        try:
+            yield
+        finally:
+            relay.join()
 
     def describe_end(self) -> str:
         """How the process ended, for a person. Call it only after the end."""
@@ -69,3 +86,8 @@ class EngineProcess:
         self.process.kill()
         shutil.rmtree(Path(self.input_address.removeprefix("ipc://")).parent, ignore_errors=True)
         os._exit(status)
+
+
+def _relay(lines: IO[bytes], logger: logging.Logger) -> None:
+    for line in lines:
+        logger.info("engine", extra={"fields": {"line": line.decode(errors="replace").rstrip()}})

@@ -55,7 +55,7 @@ def serve(options: ServerOptions, process: EngineProcess, folder: Path, listener
     :raises StartupError: the model cannot be served as asked.
     """
     configure_logging(options.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with process.log_relayed(logger), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(options, process, folder, listener))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Echo:
             return 2
         parent = os.getppid()
         time.sleep(self.settings.get("load_seconds", 0))
+        print("loaded", file=sys.stderr, flush=True)
         self.outbox.send(encode(self.ready()))
         while os.getppid() == parent:
             while self.inbox.poll(0 if self.live else 200):

@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from tests.serving_image.serving import PATIENCE, running_server, started_server, wait_until
+from tests.serving_image.serving import PATIENCE, RunningServer, running_server, started_server, wait_until
 
 FOREVER = {"prompt": "abc", "max_tokens": 100_000, "ignore_eos": True}
 
@@ -31,6 +31,10 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+def aborted(server: RunningServer) -> float:
+    return server.metric("vllm:request_success_total", finished_reason="abort")
+
+
 class TestClientLeaves:
     @pytest.mark.parametrize("stream", [True, False])
     def test_its_request_is_aborted_and_its_blocks_are_freed(self, slow_model, stream):
@@ -43,12 +47,12 @@ class TestClientLeaves:
                     request.extensions["timeout"]["read"] = 0.3
                     with pytest.raises(httpx.ReadTimeout):
                         client.send(request)
-            wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "the request is aborted")
+            wait_until(lambda: aborted(server) == 1, "the server notices")
+            wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "the engine aborts the request")
             assert server.metric("vllm:kv_cache_usage_perc") == 0
-            assert server.metric("vllm:request_success_total", finished_reason="abort") == 1
-            assert (
-                server.post("/v1/completions", {"prompt": "abc", "max_tokens": 3}).json()["choices"][0]["text"] == "abc"
-            )
+            again = server.post("/v1/completions", {"prompt": "abc", "max_tokens": 3})
+            assert again.json()["choices"][0]["text"] == "abc"
+            assert "Traceback" not in server.log.read_text()
 
 
 class TestAdmission:
@@ -107,9 +111,9 @@ class TestSignals:
             assert server.wait_end() == 0
             assert gone(engine)
             records = [json.loads(line) for line in server.lines if not line.startswith("ready ")]
-            assert [r["finish_reasons"] for r in records if r.get("status") == 200 and "request_id" in r] == [
-                ["length"]
-            ]
+            (answered,) = [record for record in records if record.get("status") == 200 and "request_id" in record]
+            assert answered["finish_reasons"] == ["length"]
+            assert [record["line"] for record in records if record["event"] == "engine"] == ["loaded"]
 
     def test_a_second_sigterm_exits_at_once(self, slow_model):
         with running_server(slow_model, engine="echo") as server:
