@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -45,7 +44,10 @@ def ensure_download(
         raise Invalid(f"{commit_sha[:100]!r} is not a commit SHA", "Resolve the revision first.")
     listing = select_files(files)
     download, created = _find_or_insert(session, context, endpoint, model, commit_sha)
-    if created or _must_start_again(context, download, listing):
+    cache = ModelCache(context.settings.hub_cache, model)
+    if download.state == DownloadState.DONE and cache.is_complete(commit_sha, listing):
+        download.path = str(cache.snapshot(commit_sha))  # the cache may have moved
+    elif created or download.state in FINAL_STATES:
         _queue(session, context, download, listing)
     download.cancel_requested = False
     session.add(download)
@@ -64,6 +66,7 @@ def cancel(session: Session, context: Context, download: Download) -> bool:
     now = context.clock.now()
     if current.lease_token is None or current.lease_expires_at is None or current.lease_expires_at < now:
         end(current, context, DownloadState.CANCELLED, reason="cancelled: no instance wants it any more")
+        current.lease_token = None  # a worker that was merely slow finds its lease lost
     else:
         current.cancel_requested = True
     session.add(current)
@@ -157,13 +160,6 @@ def _find_or_insert(
             raise
         return found, False
     return download, True
-
-
-def _must_start_again(context: Context, download: Download, listing: Sequence[RepositoryFile]) -> bool:
-    if download.state == DownloadState.DONE:
-        cache = ModelCache(Path(context.settings.hub_cache), download.model)
-        return not cache.is_complete(download.commit_sha, listing)
-    return download.state in FINAL_STATES
 
 
 def _queue(session: Session, context: Context, download: Download, listing: Sequence[RepositoryFile]) -> None:

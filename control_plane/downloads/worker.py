@@ -220,8 +220,9 @@ class DownloadWorker:
 
     def _apply(self, job: Job, outcome: Outcome, transfer: Transfer | None, *, had: int) -> None:
         with self._context.database.transaction() as session:
-            download = repository.get(session, job.id)
-            if download is None or not leases.release(session, Download, job.id, job.lease_token):
+            held = leases.release(session, Download, job.id, job.lease_token)  # first: it locks the row
+            download = repository.get(session, job.id) if held else None
+            if download is None:
                 logger.info("download %s is in other hands now; what was fetched is kept for them", job.id)
                 return
             moved = False

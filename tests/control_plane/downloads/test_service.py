@@ -112,6 +112,15 @@ def test_a_finished_download_whose_files_have_vanished_is_fetched_again(desk: De
     assert big.hub.bytes_sent() == size
 
 
+def test_a_cache_that_has_moved_is_found_again(desk: Desk, big: Published) -> None:
+    done = desk.run(desk.ensure(big))
+    change(desk, done, path="/where/it/was/before")
+    desk.hints.clear()
+    assert desk.ensure(big).state == DownloadState.DONE
+    assert desk.row(done).path == done.path
+    assert desk.hints == []
+
+
 def test_a_waiting_download_is_cancelled_when_the_last_instance_gives_up(desk: Desk, big: Published) -> None:
     download = desk.ensure(big)
     first, second = desk.instance(download, "first"), desk.instance(download, "second")
