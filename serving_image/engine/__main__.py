@@ -29,8 +29,8 @@ def main() -> int:
     parser.add_argument("--input", required=True, help="address on which the server sends requests")
     parser.add_argument("--output", required=True, help="address on which the server takes tokens")
     arguments = parser.parse_args()
-    process.leave_signals_to_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    process.leave_signals_to_parent()
     with Channel.connect(arguments.input, arguments.output) as channel:
         try:
             process.die_with_parent()

@@ -98,8 +98,6 @@ class EngineCore:
         else:
             self._scheduler.advance(scheduled)
             outputs = self._collect([item.request for item in scheduled if item.samples], sampled)
-        if not self._live:
-            self._check_for_leak()
         batch_tokens = sum(item.num_tokens for item in scheduled)
         return StepOutput(outputs, self.stats(batch_tokens, self._clock() - started))
 
@@ -155,6 +153,8 @@ class EngineCore:
         self._scheduler.remove(requests)
         for request in requests:
             del self._live[request.request_id]
+        if not self._live:
+            self._check_for_leak()
 
     def _check_for_leak(self) -> None:
         """Idle, every block must be free; a leak is reported once for each block lost."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.attention import SlotRun
@@ -45,6 +45,7 @@ def test_slots_follow_the_blocks() -> None:
     assert [run.start + i for run in table.runs(7, BLOCK) for i in range(run.length)] == slots
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 20),
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.integers(0, 80)), max_size=60),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_image.engine.kv_cache import BlockPool
@@ -82,6 +82,7 @@ def test_only_max_num_seqs_run_at_once() -> None:
     assert (scheduler.num_running, scheduler.num_waiting) == (2, 1)
 
 
+@settings(deadline=None)
 @given(
     num_blocks=st.integers(6, 30),
     max_num_seqs=st.integers(1, 5),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_image.errors import StartupError
@@ -82,6 +82,7 @@ def test_a_stated_cache_size_is_kept_or_refused() -> None:
     _plan(8 * GIB, kv_cache_memory=int(caught.value.next_step.split()[2]))
 
 
+@settings(deadline=None)
 @given(
     free=st.integers(0, 100 * GIB),
     block_size=st.one_of(st.none(), st.integers(1, 512)),
