@@ -12,8 +12,6 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-import redis
-
 from control_plane.errors import Unavailable
 from control_plane.settings import Settings
 
@@ -86,6 +84,8 @@ def ping(broker_url: str, timeout_s: float = 2.0) -> bool:
 
     :raises redis.RedisError: it cannot be reached; the message says why.
     """
+    import redis  # noqa: PLC0415 (a second of loading that no command but this needs)
+
     # Celery spells a Unix socket ``redis+socket://``, the client library ``unix://``.
     url = re.sub(r"^redis\+socket://", "unix://", broker_url)
     with redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:

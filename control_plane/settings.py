@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         return self.socket_dir / "local-host.sock"
 
     @property
+    def client_header(self) -> Path:
+        """This user's key as a header line, for ``curl -H @file``: a secret in a file, not on a command line."""
+        return self.data_dir / "client.header"
+
+    @property
     def instances_dir(self) -> Path:
         """One folder per replica: log, key file."""
         return self.data_dir / "instances"

@@ -10,18 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import httpx
-from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane import client_file
-from control_plane.accounts.service import bootstrap
-from control_plane.client_file import ClientFile
 from control_plane.clock import SYSTEM_CLOCK
-from control_plane.context import get_context
 from control_plane.errors import Unavailable
-from control_plane.migrate import upgrade
 from control_plane.settings import Settings
 from control_plane.supervisor import data_folder, starter
 from control_plane.supervisor.announcement import Announcement
@@ -53,38 +47,11 @@ def run(settings: Settings, *, with_starter: bool, report: Report, announce: Cal
         os.getpid(), local_url(settings), version("slipway"), SYSTEM_CLOCK.now().isoformat(timespec="seconds")
     )
     with data_folder.held(settings, holder), listen(settings.host, settings.port) as listener:
+        # Imported late: that the folder or the port is taken must not be told after seconds of loading.
+        from control_plane.supervisor.installation import prepare_database  # noqa: PLC0415
+
         setup_url = prepare_database(settings)
         asyncio.run(_Run(settings, listener, setup_url, with_starter, report, announce).until_stopped())
-
-
-def prepare_database(settings: Settings) -> str | None:
-    """Migrate, see to the accounts, and leave ``client.json`` and ``client.header``.
-
-    :return: the one-time set-up link while there is no administrator.
-    """
-    try:
-        upgrade(settings.database_url)
-        made = bootstrap(get_context())
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise Unavailable(f"the database cannot be used: {reason}", "Check SLIPWAY_DATABASE_URL.") from error
-    kept = client_file.read(settings.data_dir)
-    api_key = made.api_key or (kept.api_key if kept else "")
-    client_file.write(settings.data_dir, ClientFile(local_url(settings), api_key))
-    _write_private(header_file(settings), f"Authorization: Bearer {api_key}\n")
-    return f"{settings.public_url}/setup?token={made.setup_token}" if made.setup_token else None
-
-
-def header_file(settings: Settings) -> Path:
-    """The key as a header line, for ``curl -H @file``: a secret in a file instead of on a command line."""
-    return settings.data_dir / "client.header"
-
-
-def _write_private(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 @dataclass(frozen=True)
@@ -152,7 +119,7 @@ class _Run:
             else:
                 state = instance.phase if instance.running else f"{instance.phase}: {instance.reason}"
                 if instance.running:
-                    api_url, curl = instance.api_url, starter.curl_line(instance, header_file(self.settings))
+                    api_url, curl = instance.api_url, starter.curl_line(instance, self.settings.client_header)
         self.announce(Announcement(self.settings.public_url, self.setup_url, state, api_url, curl))
 
     async def _launch_starter(self) -> starter.Starter:
