@@ -115,13 +115,15 @@ def check(context: Context, typed: Typed, *, problem: SlipwayError | None = None
     :param problem: what a launch of it met already.
     """
     messages = dict(problem.messages) if isinstance(problem, FormInvalid) else {}
-    asked = {name: typed[name] for name in ("model", "revision", "max_model_len")}
+    problem = None if messages else problem
+    entry = get_catalog().get(typed["model"])
+    asked = {name: typed[name] for name in ("model", "revision", "max_model_len") if name not in messages}
     try:
-        request = parsed(ResolveRequest, asked)
-        entry = get_catalog().get(request.model)
-        resolution = resolve_model(context, request)
+        resolution = resolve_model(context, parsed(ResolveRequest, asked))
     except FormInvalid as error:
-        return Choice(typed, messages={**error.messages, **messages})
+        if "model" in error.messages:
+            return Choice(typed, entry=entry, problem=problem, messages=messages | error.messages)
+        return check(context, typed, problem=FormInvalid(messages | error.messages))
     except SlipwayError as error:
-        return Choice(typed, entry=get_catalog().get(typed["model"]), problem=problem or error, messages=messages)
-    return Choice(typed, resolution, entry, None if messages else problem, messages)
+        return Choice(typed, entry=entry, problem=problem or error, messages=messages)
+    return Choice(typed, resolution, get_catalog().get(resolution.model), problem, messages)

@@ -50,13 +50,13 @@ class Step:
 def run_of(instance: InstanceView, events: Sequence[EventView]) -> list[Step]:
     """The steps of the latest run: from the last request, or the last restart, to where a launch ends.
 
-    :param events: of this instance, oldest first; those that move it carry ``from`` and ``to``.
+    :param events: of this instance, oldest first; the action of those that move it ends with the phase moved to.
     """
-    moves = [event for event in events if "to" in event.data]
+    moves = [event for event in events if _to(event) in set(Phase)]
     start = max((i for i, move in enumerate(moves) if _begins_run(move)), default=0)
     moves = moves[start:]
     past = [
-        Step(str(move.data["to"]), When.PAST, move.at, (following.at - move.at).total_seconds())
+        Step(_to(move), When.PAST, move.at, (following.at - move.at).total_seconds())
         for move, following in pairwise(moves)
     ]
     present = Step(str(instance.phase), When.PRESENT, instance.since, reason=instance.reason)
@@ -64,7 +64,11 @@ def run_of(instance: InstanceView, events: Sequence[EventView]) -> list[Step]:
 
 
 def _begins_run(move: EventView) -> bool:
-    return move.data["to"] == Phase.REQUESTED or move.data.get("from") == Phase.RUNNING
+    return _to(move) == Phase.REQUESTED or move.data.get("from") == Phase.RUNNING
+
+
+def _to(event: EventView) -> str:
+    return event.action.removeprefix("instance.")
 
 
 def _ahead(instance: InstanceView) -> list[Step]:

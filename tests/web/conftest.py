@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from control_plane.accounts import service as accounts
+from control_plane.accounts.cookies import SESSION_COOKIE
 from control_plane.context import Context
 from control_plane.database import Database
 from control_plane.downloads.tables import Download, DownloadFile
@@ -39,7 +40,7 @@ class Machine:
             HardwareOffer("local-tiny", "local", "Tiny machine", "cpu", 0, GIB // 8, 0.01, available=True),
         ]
 
-    def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
+    def follow_logs(self, _name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         text = "<b>loading</b> weights\n"
         if offset < len(text):
             yield len(text), text[max(offset, 0) :]
@@ -66,12 +67,15 @@ class Browser:
 
 
 @pytest.fixture
-def context(
-    database: Database, database_url: str, clock: FakeClock, tmp_path: Path, hub: HubServer, monkeypatch: Any
-) -> Context:
-    """What the services get. The hub is the local one."""
+def local_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are looked up on the local hub, as nobody in particular."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def context(database: Database, database_url: str, clock: FakeClock, tmp_path: Path, local_hub: None) -> Context:
+    """What the services get."""
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url, secret_key="the root secret of a test")
     return Context(settings, database, clock, {"local": Machine()}, hint=lambda *_: None)  # type: ignore[dict-item]
 
@@ -99,12 +103,10 @@ def setup_token(context: Context) -> str:
 
 @pytest.fixture
 def browser(stranger: TestClient, context: Context, setup_token: str) -> Browser:
-    """The first administrator, come in by the set-up page."""
-    browser = Browser(stranger, context)
-    form = browser.read_page(f"/setup?token={setup_token}").one("form")
-    response = browser.send(form, email=EMAIL, name="Ada", password=PASSWORD)
-    assert response.url.path == "/", response.text
-    return browser
+    """The first administrator, signed in. (What the pages in front of that do is the matter of test_sign_in.py.)"""
+    signed_in = accounts.set_up(context, token=setup_token, email=EMAIL, name="Ada", password=PASSWORD)
+    stranger.cookies.set(SESSION_COOKIE, signed_in.token)
+    return Browser(stranger, context)
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-import pytest
-
 from control_plane.accounts import repository as accounts
 from control_plane.accounts.tables import Team
 from control_plane.context import Context
@@ -76,7 +74,7 @@ def test_a_download_is_shown_with_bytes_rate_and_time_left(browser: Browser, add
     assert set(bars) == {"Weights of llama", "a.safetensors", "b.json"}
     assert bars["a.safetensors"]["aria-valuenow"] == "25"
     assert bars["b.json"]["aria-valuenow"] == "100"
-    text = page.text.replace("\u202f", " ")
+    text = page.text
     assert "4.00 MB of 16.0 MB" in text
     assert "2.00 MB/s" in text
     assert "6 s left" in text
@@ -86,12 +84,16 @@ def test_a_stalled_download_says_so(browser: Browser, add_instance: AddInstance,
     instance = add_instance(phase="downloading", files={"a.safetensors": (4, 16)})
     assert "stalled" not in browser.read_page(f"/instances/{instance.id}").text
     clock.advance(60)
-    assert "stalled for 1\u202fmin" in browser.read_page(f"/instances/{instance.id}").text
+    assert "stalled for 60 s" in browser.read_page(f"/instances/{instance.id}").text
     assert "stalled" in browser.read_page("/instances").text
 
 
 def test_the_list_filters_and_sorts_by_its_url(browser: Browser, add_instance: AddInstance) -> None:
-    for name, phase, model in [("beta", "running", "x/one"), ("Alpha", "failed", "x/two"), ("gone", "terminated", "x/one")]:
+    for name, phase, model in [
+        ("beta", "running", "x/one"),
+        ("Alpha", "failed", "x/two"),
+        ("gone", "terminated", "x/one"),
+    ]:
         add_instance(name, phase=phase, model=model)
     assert set(names_in(browser.read_page("/instances"))) == {"Alpha", "beta"}
     assert names_in(browser.read_page("/instances?sort=name")) == ["Alpha", "beta"]
@@ -151,19 +153,17 @@ def test_the_playground_knows_where_to_ask(browser: Browser, add_instance: AddIn
     page.button("Send")
 
 
-@pytest.mark.parametrize(
-    ("phase", "button", "becomes"), [("running", "Stop", "stopping"), ("stopped", "Start", "requested"),
-                                     ("running", "Restart", "provisioning")]
-)  # fmt: skip
-def test_buttons_do_what_they_say(
-    browser: Browser, add_instance: AddInstance, phase: str, button: str, becomes: str
-) -> None:
-    instance = add_instance(phase=phase)
-    page = browser.read_page(f"/instances/{instance.id}")
-    form = next(form for form in page.all("form") if button in form.buttons())
-    after = browser.send(form)
-    assert after.url.path == f"/instances/{instance.id}"
-    assert browser.get(f"/api/v1/instances/{instance.id}").json()["phase"] == becomes
+def test_buttons_do_what_they_say(browser: Browser, add_instance: AddInstance) -> None:
+    for phase, button, becomes in [
+        ("running", "Stop", "stopping"),
+        ("stopped", "Start", "requested"),
+        ("running", "Restart", "provisioning"),
+    ]:
+        instance = add_instance(f"{button} it", phase=phase)
+        page = browser.read_page(f"/instances/{instance.id}")
+        form = next(form for form in page.all("form") if button in form.buttons())
+        assert browser.send(form).url.path == f"/instances/{instance.id}"
+        assert browser.get(f"/api/v1/instances/{instance.id}").json()["phase"] == becomes
 
 
 def test_terminate_asks_for_the_name(browser: Browser, add_instance: AddInstance) -> None:
@@ -183,7 +183,9 @@ def test_terminate_asks_for_the_name(browser: Browser, add_instance: AddInstance
 def test_renaming_keeps_what_was_typed_when_it_will_not_do(browser: Browser, add_instance: AddInstance) -> None:
     add_instance("taken")
     instance = add_instance("mine")
-    form = browser.read_page(f"/instances/{instance.id}?tab=settings").one("form", action=f"/instances/{instance.id}/rename")
+    form = browser.read_page(f"/instances/{instance.id}?tab=settings").one(
+        "form", action=f"/instances/{instance.id}/rename"
+    )
     for typed, says in [("taken", "already"), ("!", "begins with"), (" ", "is needed")]:
         page = read(browser.send(form, name=typed).text)
         field = page.labelled("Name")
@@ -195,5 +197,5 @@ def test_renaming_keeps_what_was_typed_when_it_will_not_do(browser: Browser, add
 def test_times_are_shown_both_ways(browser: Browser, add_instance: AddInstance, clock: FakeClock) -> None:
     add_instance(created_at=clock.now() - timedelta(hours=2))
     times = {time.text for time in browser.read_page("/instances").all("time")}
-    assert times == {"2\u202fh ago"}
+    assert times == {"2 h ago"}
     assert browser.read_page("/instances").one("time")["title"] == "2025-12-31 22:00:00 UTC"

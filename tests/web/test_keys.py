@@ -34,7 +34,9 @@ def test_revoking_ends_a_key(browser: Browser, stranger: TestClient) -> None:
     key = shown.labelled("New key")["value"]
     page = browser.read_page("/keys")
     page.button("Revoke old")
-    form = next(form for form in page.all("form") if form["action"].endswith("/revoke") and "Revoke old" in form.buttons())
+    form = next(
+        form for form in page.all("form") if form["action"].endswith("/revoke") and "Revoke old" in form.buttons()
+    )
     after = read(browser.send(form).text)
     assert "Revoke old" not in after.buttons()
     assert "revoked" in after.text

@@ -83,7 +83,12 @@ def test_nothing_typed_is_lost_on_an_error(browser: Browser, tiny: str) -> None:
     answer = browser.send(form, **typed)
     assert answer.status_code == 422
     page = read(answer.text)
-    labels = {"Name": "name", "Revision": "revision", "Longest context": "max_model_len", "Most requests at once": "max_num_seqs"}
+    labels = {
+        "Name": "name",
+        "Revision": "revision",
+        "Longest context": "max_model_len",
+        "Most requests at once": "max_num_seqs",
+    }
     for label, field in labels.items():
         assert page.labelled(label)["value"] == typed[field]
     assert "at least 16" in page.one(id="max_model_len-error").text

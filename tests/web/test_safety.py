@@ -28,7 +28,15 @@ def paths(add_instance: Callable[..., Instance]) -> list[str]:
     one = f"/instances/{instance.id}"
     return [
         *("/", "/instances?q=%3Cscript%3E&state=all", "/launch?q=%3Cscript%3E&model=%3Cscript%3E", "/launch/cards"),
-        *("/keys", "/audit", f"/instances/{failed.id}", f"{one}/terminate", "/no-such-page", "/login", "/setup?token=x"),
+        *(
+            "/keys",
+            "/audit",
+            f"/instances/{failed.id}",
+            f"{one}/terminate",
+            "/no-such-page",
+            "/login",
+            "/setup?token=x",
+        ),
         *(f"{one}?tab={tab}" for tab in TABS),
     ]
 
@@ -46,7 +54,6 @@ def test_nothing_hostile_becomes_markup(browser: Browser, paths: list[str]) -> N
     for path in paths:
         text = browser.get(path).text
         assert "<script>alert" not in text, path
-        
 
 
 def test_every_response_forbids_what_is_not_ours(browser: Browser, stranger: TestClient, paths: list[str]) -> None:

@@ -82,7 +82,7 @@ def moves(*phases: str) -> list[EventView]:
             actor="system:x",
             action=f"instance.{to}",
             message="",
-            data={"from": origin, "to": to},
+            data={"from": origin} if origin else {},
         )
         for index, (origin, to) in enumerate(pairs)
     ]
@@ -108,4 +108,7 @@ def test_the_timeline_begins_at_the_latest_start() -> None:
 
 
 def test_a_resting_instance_has_nothing_ahead() -> None:
-    assert [step.phase for step in run_of(instance_at("failed"), moves("requested", "failed"))] == ["requested", "failed"]
+    assert [step.phase for step in run_of(instance_at("failed"), moves("requested", "failed"))] == [
+        "requested",
+        "failed",
+    ]
