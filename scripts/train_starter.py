@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/train_starter.py [--out FOLDER]
 
-The same text and torch version give the same weights. It takes about three minutes on one core; it uses only one, since
+The same text and torch version give the same weights. It takes about four minutes on one core; it uses only one, since
 two threads wait for each other at every operation when anything else wants a core.
 The model is a Llama in miniature: the layout of its checkpoint is Hugging Face's LlamaForCausalLM.
 """

@@ -101,7 +101,14 @@ class _Lifecycle:
         self._state = state
         self._listener = listener
         config = uvicorn.Config(
-            create_app(state), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+            create_app(state),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
         )
         self._server = _Server(config)
         self._stop = asyncio.Event()
@@ -146,7 +153,8 @@ class _Lifecycle:
         exited = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
         try:
             await asyncio.wait((receiving, exited), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((receiving,), timeout=LAST_WORDS_SECONDS)
+            if not self._state.draining:
+                await asyncio.wait((receiving,), timeout=LAST_WORDS_SECONDS)
             if receiving.done():
                 await receiving
         finally:

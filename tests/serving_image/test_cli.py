@@ -146,3 +146,10 @@ class TestRealProcess:
         config = json.loads((folder / "tokenizer_config.json").read_text())
         (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "{% for %}"}))
         self.check(self.serve(folder), "chat template")
+
+
+def test_the_server_process_loads_no_tensor_library():
+    """Its start overlaps the engine's import of torch; loading that itself would double the time to the first token."""
+    heavy = ["torch", "transformers", "numpy", "huggingface_hub"]
+    code = f"import serving_image.server.lifecycle, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
