@@ -53,6 +53,16 @@ class Change:
         self.instance.desired = Desired.RUNNING
         self.move(Phase.REQUESTED, reason)
 
+    def begin_phase_again(self, reason: str) -> None:
+        """The same phase from its beginning, and at once: a pause after a crash is cut short."""
+        self.reset_replicas()
+        self.instance.reason, self.instance.next_step = f"{reason} by {self.principal.name}", None
+        # A step that is under way finds another beginning of the phase and drops what it did for the old one.
+        self.instance.since = self.instance.next_attempt_at = self.context.clock.now()
+        self.instance.attempts = 0
+        self.record("restarted", self.instance.reason)
+        self.hint()
+
     def reset_replicas(self) -> None:
         """The next boot of every replica is a new one, and earlier crashes do not count."""
         for replica in repository.replicas(self.session, [self.instance.id]):

@@ -62,18 +62,23 @@ def _news(source: Source) -> list[ServerSentEvent]:
 
 @dataclass
 class Changing:
-    """``event`` with the whole value as JSON, whenever it is another one than before; ``read`` gives it."""
+    """``event`` with the whole value as JSON, whenever it is another one than before; ``read`` gives it.
+
+    Members named in ``ever_moving`` change by the clock alone and are no news.
+    """
 
     event: str
     read: Callable[[], BaseModel]
+    ever_moving: frozenset[str] = frozenset()
     _sent: str | None = None
 
     def news(self) -> Iterable[ServerSentEvent]:
         """The value, if it changed."""
-        value = self.read().model_dump_json()
-        if value != self._sent:
-            self._sent = value
-            yield ServerSentEvent(value, event=self.event)
+        value = self.read()
+        compared = value.model_dump_json(exclude=set(self.ever_moving))
+        if compared != self._sent:
+            self._sent = compared
+            yield ServerSentEvent(value.model_dump_json(), event=self.event)
 
 
 @dataclass

@@ -22,6 +22,8 @@ _LIVE: dict[int | str, dict[str, Any]] = {
     200: {"content": {live.EVENT_STREAM: {}}, "description": "Live with `Accept: text/event-stream`."}
 }
 _MAX_TAIL = 1 << 20
+#: A running instance is looked at, and paid for, all the time.
+_EVER_MOVING = frozenset({"next_attempt_at", "cost_so_far"})
 
 
 class Watch(NamedTuple):
@@ -53,7 +55,8 @@ def list_events(
     if not is_live:
         return service.events(context, principal, instance_id, cursor=cursor, limit=limit)
     timeline = live.Timeline(context, principal, instance_id, last_event_id or cursor)
-    return live.stream(live.Changing("state", lambda: service.get(context, principal, instance_id)), timeline)
+    state = live.Changing("state", lambda: service.get(context, principal, instance_id), _EVER_MOVING)
+    return live.stream(state, timeline)
 
 
 @router.get("/{instance_id}/logs", response_model=LogView, responses=_LIVE)

@@ -122,6 +122,9 @@ def restart(context: Context, principal: Principal, instance_id: UUID) -> Instan
         if change.instance.phase in _RESTING:
             change.begin_again("asked to restart")
             return
+        if change.instance.phase == Phase.PROVISIONING:
+            change.begin_phase_again("asked to restart")
+            return
         change.demand(Phase.PROVISIONING, "restarted")
         change.reset_replicas()
         change.move(Phase.PROVISIONING, "asked to restart")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
-from control_plane.instances.reconcilers.situation import Situation, backoff_s
+from control_plane.instances.lifecycle import Phase
+from control_plane.instances.reconcilers.situation import Outcome, Situation, backoff_s, fail
 from control_plane.instances.replicas import ReplicaValues, new_boot
 from control_plane.instances.tables import Replica
 from control_plane.providers.base import ReplicaState, ReplicaStatus
@@ -24,10 +27,11 @@ _KILLED_HINT = "If nobody killed it, the machine ran out of memory: choose a sma
 
 @dataclass(frozen=True)
 class Crash:
-    """``values`` prepare the next boot; ``final`` says that there should be none."""
+    """``values`` prepare the next boot, in ``pause_s`` seconds; ``final`` says that there should be none."""
 
     reason: str
     values: ReplicaValues
+    pause_s: float = 0.0
     final: bool = False
     next_step: str | None = None
 
@@ -47,6 +51,15 @@ def after_exit(situation: Situation, replica: Replica, status: ReplicaStatus) ->
 def after_silence(situation: Situation, replica: Replica, what: str) -> Crash:
     """Judge a replica that still runs but shows no sign of life; its next boot begins with ending this one."""
     return _again_or_never(situation, replica, what, None)
+
+
+def down(crash: Crash, replicas: Mapping[UUID, ReplicaValues]) -> Outcome:
+    """The instance has no engine left because of ``crash``."""
+    if crash.final:
+        return fail(crash.reason, crash.next_step, replicas)
+    return Outcome(
+        crash.reason, crash.next_step, move_to=Phase.PROVISIONING, look_again_in_s=crash.pause_s, replicas=replicas
+    )
 
 
 def last_words(situation: Situation, replica: Replica, *, lines: int) -> str:
@@ -72,4 +85,4 @@ def _again_or_never(situation: Situation, replica: Replica, what: str, code: int
         reason = f"{what}, for the {restarts}th time in a row"
         words = last_words(situation, replica, lines=5)
         return Crash(f"{reason}\n{words}" if words else reason, values, final=True, next_step=next_step)
-    return Crash(f"{what}; restart {restarts} in {delay:g} s", values, next_step=next_step)
+    return Crash(f"{what}; restart {restarts} in {delay:g} s", values, delay, next_step=next_step)

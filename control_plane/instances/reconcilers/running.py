@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from control_plane.errors import SlipwayError
 from control_plane.instances import weights
-from control_plane.instances.lifecycle import Phase
+from control_plane.instances.reconcilers.crashes import down
 from control_plane.instances.reconcilers.look import Look, look, row_values
-from control_plane.instances.reconcilers.situation import Outcome, Situation, fail
+from control_plane.instances.reconcilers.situation import Outcome, Situation
 from control_plane.instances.reconcilers.start import start
 from control_plane.instances.replicas import ReplicaValues
 from control_plane.instances.tables import Replica
@@ -24,10 +24,7 @@ def step(situation: Situation) -> Outcome:
     values = row_values(looks)
     crashes = [seen.crash for seen in looks if seen.crash]
     if crashes and not any(seen.ready for seen in looks):
-        worst = crashes[0]
-        if worst.final:
-            return fail(worst.reason, worst.next_step, values)
-        return Outcome(worst.reason, worst.next_step, move_to=Phase.PROVISIONING, replicas=values)
+        return down(crashes[0], values)
     for replica in situation.replicas:
         if replica.started_at is None and (replica.restart_at is None or replica.restart_at <= situation.now):
             values[replica.id] = _start_again(situation, replica)
