@@ -124,8 +124,9 @@ def test_what_cannot_be_is_said_in_one_line_with_a_next_step(
 
 
 def test_status_and_doctor_agree_that_all_is_well(slipway_up: RunningSlipway) -> None:
-    processes = slipway_up.processes()
-    assert {name: process["state"] for name, process in processes.items()} == dict.fromkeys(
+    status = slipway_up.cli("status", "--json")
+    assert status.returncode == 0, status.stderr
+    assert {process["name"]: process["state"] for process in json.loads(status.stdout)["processes"]} == dict.fromkeys(
         ["redis", "local-host", "web", "worker", "scheduler"], "ready"
     )
     doctor = slipway_up.cli("doctor", "--json")

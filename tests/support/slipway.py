@@ -18,6 +18,9 @@ from typing import Any
 
 import httpx
 
+from control_plane.settings import Settings
+from control_plane.supervisor.data_folder import read_processes
+from control_plane.supervisor.supervisor import ProcessReport
 from tests.hub.server import HubServer
 from tests.support.processes import eventually
 
@@ -86,11 +89,26 @@ class RunningSlipway:
             check=False,
         )
 
-    def processes(self) -> dict[str, dict[str, Any]]:
-        """What ``slipway status`` says of each process."""
-        status = self.cli("status", "--json")
-        assert status.returncode == 0, status.stderr
-        return {process["name"]: process for process in json.loads(status.stdout)["processes"]}
+    def processes(self) -> dict[str, ProcessReport]:
+        """What the supervisor says of each process: what ``slipway status`` shows, without the cost of a command."""
+        return {process.name: process for process in read_processes(Settings(data_dir=self.data_dir))}
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL processes that the supervisor watches, all at once."""
+        processes = self.processes()
+        for name in names:
+            pid = processes[name].pid
+            assert pid is not None, f"{name} does not run"
+            os.kill(pid, signal.SIGKILL)
+
+    def wait_until_back(self, restarts: Mapping[str, int]) -> None:
+        """Until these processes are ready again after this many restarts."""
+
+        def back() -> bool:
+            now = self.processes()
+            return all(now[name].state == "ready" and now[name].restarts >= count for name, count in restarts.items())
+
+        eventually(back, f"{', '.join(restarts)} ready again", 60)
 
 
 @contextmanager
