@@ -114,7 +114,16 @@ def call_it(page: Page) -> None:
 
 
 def talk_to_it(page: Page) -> None:
-    """Tokens arrive one after the other, and stop when asked to."""
+    """The playground reaches it with the visitor's session."""
+    page.get_by_role("tab", name="Playground").click()
+    page.get_by_role("textbox", name="Message").fill("hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#talk-figures")).to_contain_text("tokens in", timeout=SLOW_MS)
+
+
+def test_the_playground_streams_and_stops(slipway_up: RunningSlipway, page: Page) -> None:
+    come_in(page, slipway_up)
+    page.get_by_role("link", name="starter").click()
     page.get_by_role("tab", name="Playground").click()
     page.get_by_text("Sampling and system prompt").click()
     page.get_by_label("Temperature").fill("0")
@@ -125,12 +134,14 @@ def talk_to_it(page: Page) -> None:
             new MutationObserver(note).observe(document.querySelector("#talk"), {childList: true, subtree: true});
         }"""
     )
-    page.get_by_role("textbox", name="Message").fill("hello")
+    page.get_by_role("textbox", name="Message").fill("Who are you?")
     page.get_by_role("button", name="Send").click()
-    expect(page.locator("#talk-figures")).to_contain_text("tokens in", timeout=SLOW_MS)
+    expect(page.locator("#talk-figures")).to_contain_text("tokens/s", timeout=SLOW_MS)
     assert page.evaluate("window.pieces.size") > 5
-    page.get_by_label("Most tokens").fill("400")
-    page.get_by_role("textbox", name="Message").fill("hello again")
+    assert "Slipway" in page.get_by_role("log", name="Conversation").inner_text()
+    # An answer that never comes, so that there is time to stop it.
+    page.route("**/chat/completions", lambda _: None)
+    page.get_by_role("textbox", name="Message").fill("And now?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Stop generating").click()
     expect(page.get_by_role("button", name="Stop generating")).to_be_hidden()

@@ -29,10 +29,11 @@ class Element:
         """Everything written inside, with single spaces."""
         return " ".join(" ".join(self._texts()).split())
 
-    def _texts(self) -> Iterator[str]:
+    def _texts(self, *, spoken: bool = False) -> Iterator[str]:
         yield from self.texts
         for child in self.children:
-            yield from child._texts()
+            if not (spoken and child.get("aria-hidden") == "true"):
+                yield from child._texts(spoken=spoken)
 
     def all(self, tag: str | None = None, **attributes: str) -> list[Element]:
         """The elements inside with this tag and these attributes."""
@@ -67,9 +68,7 @@ class Element:
     def _name(self, element: Element) -> str:
         if label := element.get("aria-label"):
             return label
-        if by := element.get("aria-labelledby"):
-            return self.one(id=by).text
-        return element.text
+        return " ".join(" ".join(element._texts(spoken=True)).split())
 
     def labelled(self, label: str) -> Element:
         """The field with this label."""

@@ -58,6 +58,7 @@ function playground(form) {
     }
     if (answer.text) turns.push({ role: "assistant", content: answer.text });
     else turns.pop();
+    if (!answer.text && answer.usage) words.replaceWith(element("p", "words muted", "The model ended its answer without a word."));
     figures.textContent = summary(answer);
   }
 
@@ -126,12 +127,12 @@ async function reasonOf(response) {
 }
 
 function summary({ began, first, usage, ended }) {
-  if (first === null) return "";
-  const seconds = (performance.now() - first) / 1000;
-  const parts = [`first token after ${((first - began) / 1000).toFixed(2)}\u202fs`];
-  if (usage) {
-    parts.push(`${usage.prompt_tokens} tokens in`, `${usage.completion_tokens} out`);
-    if (usage.completion_tokens > 1) parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
+  const parts = [];
+  if (first !== null) parts.push(`first token after ${((first - began) / 1000).toFixed(2)}\u202fs`);
+  if (usage) parts.push(`${usage.prompt_tokens} tokens in`, `${usage.completion_tokens} out`);
+  if (first !== null && usage?.completion_tokens > 1) {
+    const seconds = (performance.now() - first) / 1000;
+    parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
   }
   if (ended === "length") parts.push("stopped at the longest answer allowed");
   if (ended === "stopped") parts.push("stopped by you");
