@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from control_plane.accounts.principal import Principal
-from control_plane.accounts.tables import Team, User
+from control_plane.accounts.tables import Membership, Team, User
 from control_plane.audit import repository as audit
 from control_plane.context import Context
 from control_plane.database import Database
@@ -109,4 +109,5 @@ def add_principal(context: Context, name: str) -> Principal:
         user = User(email=f"{name}@example.org", name=name, created_at=now)
         session.add_all([team, user])
         session.flush()
+        session.add(Membership(user_id=user.id, team_id=team.id))
     return Principal(user.id, team.id, name, is_admin=True, via="session", actor=f"user:{user.id}")

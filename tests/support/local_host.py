@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +13,7 @@ from control_plane.errors import Unavailable
 from control_plane.providers.local import LocalProvider
 from control_plane.settings import Settings
 from tests.support import tiny_engine
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
-    """Poll a real process's state; fail with ``what`` when it does not come about."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.02)
+from tests.support.processes import eventually
 
 
 def make_model(folder: Path, **behaviour: object) -> Path:
@@ -46,7 +37,7 @@ def running_local_host(settings: Settings, *, drain_s: float = 5) -> Iterator[su
     argv += ["--engine", str(engine), "--drain", str(drain_s)]
     host = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], env=environment, cwd=root)
     try:
-        wait_until(lambda: _answers(LocalProvider.from_settings(settings)), "the local host answers")
+        eventually(lambda: _answers(LocalProvider.from_settings(settings)), "the local host answers")
         yield host
     finally:
         host.terminate()

@@ -36,9 +36,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {self.key}":
             self._answer(401, {"error": {"message": "wrong key"}})
         elif not body.get("stream"):
-            self._answer(200, {"model": body["model"], "received": body})
+            if body.get("die_after") == 0:
+                os._exit(9)
+            if self._client_stays(float(body.get("think_s", 0))):
+                self._answer(200, {"model": body["model"], "received": body})
         else:
             self._stream(body)
+
+    def _client_stays(self, think_s: float) -> bool:
+        """Think; False when the client hangs up meanwhile."""
+        self.connection.settimeout(think_s or 0.001)
+        try:
+            gone = self.connection.recv(1) == b""
+        except TimeoutError:
+            return True
+        if gone:
+            print("client disconnected", flush=True)
+            self.close_connection = True
+        return not gone
 
     def _stream(self, body: dict[str, object]) -> None:
         """One event per tenth of a second, ``max_tokens`` of them, or until the client is gone."""

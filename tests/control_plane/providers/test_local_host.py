@@ -22,7 +22,8 @@ from control_plane.errors import Unavailable
 from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState
 from control_plane.providers.local import LocalProvider
 from control_plane.settings import Settings
-from tests.support.local_host import make_model, running_local_host, wait_until
+from tests.support.local_host import make_model, running_local_host
+from tests.support.processes import alive, eventually
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:90].strip("-")
 
 
-def _spec(model: Path, name: str, boot_token: str = "boot-1") -> ReplicaSpec:
+def _spec(model: Path, name: str, boot: str = "boot-1") -> ReplicaSpec:
     return ReplicaSpec(
         name=name,
         owner="test",
@@ -61,7 +62,7 @@ def _spec(model: Path, name: str, boot_token: str = "boot-1") -> ReplicaSpec:
         served_model_name="org/model",
         hardware_id="local-cpu",
         api_key="secret-of-the-replica",
-        boot_token=boot_token,
+        boot_token=boot,
     )
 
 
@@ -87,7 +88,7 @@ def test_create_is_idempotent_and_the_engine_answers_at_its_url(
     assert first == again == provider.find(name)
     assert provider.list_owned() == [first]
     assert first.state is ReplicaState.RUNNING
-    wait_until(lambda: _answers(first.url), "the engine answers")
+    eventually(lambda: _answers(first.url), "the engine answers")
     key_file = settings.instances_dir / name / "api-key"
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     headers = {"Authorization": "Bearer secret-of-the-replica"}
@@ -97,7 +98,7 @@ def test_create_is_idempotent_and_the_engine_answers_at_its_url(
 
 def test_no_secret_of_the_control_plane_reaches_the_engine(provider: LocalProvider, name: str, tmp_path: Path) -> None:
     provider.create(_spec(make_model(tmp_path / "model", print_environment=True), name))
-    wait_until(lambda: "ready http" in provider.logs(name, tail_bytes=1 << 16), "the engine is up")
+    eventually(lambda: "ready http" in provider.logs(name, tail_bytes=1 << 16), "the engine is up")
     log = provider.logs(name, tail_bytes=1 << 16)
     environment = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
 
@@ -110,7 +111,7 @@ def test_no_secret_of_the_control_plane_reaches_the_engine(provider: LocalProvid
 def test_exit_code_and_log_are_known_after_death(provider: LocalProvider, name: str, tmp_path: Path) -> None:
     spec = _spec(make_model(tmp_path / "model", exit_code=2, message="error: not enough memory"), name)
     provider.create(spec)
-    wait_until(lambda: provider.find(name).state is ReplicaState.EXITED, "the engine ends")
+    eventually(lambda: provider.find(name).state is ReplicaState.EXITED, "the engine ends")
 
     assert provider.find(name).exit_code == 2
     assert provider.create(spec).state is ReplicaState.EXITED, "the same boot is not started twice"
@@ -123,10 +124,10 @@ def test_a_new_boot_follows_a_killed_one(provider: LocalProvider, name: str, tmp
     model = make_model(tmp_path / "model")
     provider.create(_spec(model, name))
     _process_of(provider, name).kill()
-    wait_until(lambda: provider.find(name).state is ReplicaState.EXITED, "the engine's death is noticed")
+    eventually(lambda: provider.find(name).state is ReplicaState.EXITED, "the engine's death is noticed")
     assert provider.find(name).exit_code == -signal.SIGKILL
 
-    second = provider.create(_spec(model, name, boot_token="boot-2"))
+    second = provider.create(_spec(model, name, boot="boot-2"))
     assert (second.state, second.boot_token) == (ReplicaState.RUNNING, "boot-2")
     log = provider.logs(name, tail_bytes=1000)
     assert "killed by SIGKILL" in log
@@ -137,26 +138,21 @@ def test_a_new_boot_follows_a_killed_one(provider: LocalProvider, name: str, tmp
 def test_a_live_replica_of_another_boot_is_not_replaced(provider: LocalProvider, name: str, tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     first = provider.create(_spec(model, name))
-    assert provider.create(_spec(model, name, boot_token="boot-2")) == first
+    assert provider.create(_spec(model, name, boot="boot-2")) == first
 
 
 def test_delete_drains_then_kills_the_whole_group(provider: LocalProvider, name: str, tmp_path: Path) -> None:
     helper_file = tmp_path / "helper.pid"
     provider.create(_spec(make_model(tmp_path / "model", ignore_sigterm=True, helper=str(helper_file)), name))
-    wait_until(lambda: helper_file.exists() and helper_file.read_text(), "the helper runs")
+    eventually(lambda: helper_file.exists() and helper_file.read_text(), "the helper runs")
     process, helper = _process_of(provider, name), psutil.Process(int(helper_file.read_text()))
 
     provider.delete(name, grace_s=0.3)
     provider.delete(name, grace_s=30)
 
-    wait_until(lambda: provider.find(name).state is ReplicaState.ABSENT, "the replica is gone")
-    wait_until(lambda: not process.is_running() and not _lives(helper), "its processes are gone")
+    eventually(lambda: provider.find(name).state is ReplicaState.ABSENT, "the replica is gone")
+    eventually(lambda: not alive([process, helper]), "its processes are gone")
     assert "did not end within 0.3 s" in provider.logs(name, tail_bytes=1000)
-
-
-def _lives(process: psutil.Process) -> bool:
-    # A container's first process may not reap orphans; a zombie is dead.
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -165,13 +161,13 @@ def test_the_hosts_end_is_the_end_of_every_replica(tmp_path: Path, number: signa
     provider, model = LocalProvider.from_settings(settings), make_model(tmp_path / "model")
     with running_local_host(settings) as host:
         urls = [provider.create(_spec(model, f"replica-{n}")).url for n in range(3)]
-        wait_until(lambda: all(map(_answers, urls)), "three engines answer")
+        eventually(lambda: all(map(_answers, urls)), "three engines answer")
         processes = [_process_of(provider, f"replica-{n}") for n in range(3)]
 
         host.send_signal(number)
 
         assert host.wait(20) == (0 if number is signal.SIGTERM else -signal.SIGKILL)
-    wait_until(lambda: not any(map(_lives, processes)), "no engine is left")
+    eventually(lambda: not alive(processes), "no engine is left")
     with pytest.raises(Unavailable, match="does not answer"):
         provider.find("replica-0")
     assert not provider.offers()[0].available
