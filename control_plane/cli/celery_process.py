@@ -42,6 +42,7 @@ def run_beat(settings: Settings) -> None:
 
     signals.beat_init.connect(ready, weak=False)
     _quieten()
+    celery_app.conf.include = ()  # it sends the names of tasks, and need not load what they do
     celery_app.start(["beat", "--scheduler", _SCHEDULER, "--pidfile", "", "--loglevel", "INFO"])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from control_plane.settings import Settings
     from control_plane.supervisor.announcement import Announcement
     from control_plane.supervisor.data_folder import Holder
-
-_POLL_S = 0.1
 
 
 def register(app: typer.Typer) -> None:
@@ -67,15 +65,17 @@ def down(
     """End the Slipway that runs on the data folder, and wait until it has ended."""
     settings = load_settings(data_dir=data)
     holder = _holder(settings)
-    os.kill(holder.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout
-    while _is_held(settings):
-        if time.monotonic() > deadline:
-            raise TimedOut(
-                f"process {holder.pid} is still stopping after {timeout:g} s",
-                f"Wait for it, or end it at once: kill {holder.pid} a second time.",
-            )
-        time.sleep(_POLL_S)
+    process = os.pidfd_open(holder.pid)  # stands for this process even if its number is given to another one later
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        ended, _, _ = select.select([process], [], [], timeout)
+    finally:
+        os.close(process)
+    if not ended:
+        raise TimedOut(
+            f"process {holder.pid} is still stopping after {timeout:g} s",
+            "Wait for it, or end it at once by the same command again.",
+        )
     print(json.dumps({"stopped": holder.pid}) if as_json else f"stopped (process {holder.pid})")
 
 
@@ -89,12 +89,6 @@ def _holder(settings: Settings) -> Holder:
             f"Start it with: slipway up --data {settings.data_dir}   (or name another folder with --data)",
         )
     return holder
-
-
-def _is_held(settings: Settings) -> bool:
-    from control_plane.supervisor.data_folder import find_holder
-
-    return find_holder(settings) is not None
 
 
 def status(data: DataOption = None, as_json: JsonOption = False) -> None:

@@ -60,10 +60,10 @@ def test_pages_are_accessible_and_fit_the_screen(
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     page = context.new_page()
-    complaints = watch_for_errors(page)
     page.goto(f"{slipway_up.url}/login")
     wrong = violations(page)
     come_in(page, slipway_up)
+    complaints = watch_for_errors(page)
     for path in paths:
         page.goto(slipway_up.url + path)
         wrong += violations(page)

@@ -24,8 +24,8 @@ from tests.support.slipway import slipway_up as running_slipway
 
 #: Bytes per second: too slow to finish before every process has been killed.
 RATE = 200_000
-#: Bytes that may be on their way, fetched but not yet written, when a process is killed: buffers of its connections.
-IN_FLIGHT = 1_500_000
+#: Bytes that may be on their way, sent but not yet written, when a process is killed (seen: 30,000).
+IN_FLIGHT = 300_000
 
 
 @dataclass

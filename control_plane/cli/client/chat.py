@@ -159,9 +159,12 @@ def _converse(conversation: Conversation) -> None:
     while True:
         try:
             message = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             print()
             return
+        except KeyboardInterrupt:  # meant for an answer that has just ended: not for the conversation
+            print()
+            continue
         if not message:
             continue
         try:

@@ -41,8 +41,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
     if table.row_count == 0:
         say(empty)
         return
-    # A pipe has no width: cutting lines to 80 characters there would lose what somebody greps for.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(table)
+    # Never cut or folded: a URL must survive a narrow terminal's copying, and a pipe has no width at all.
+    console = Console(width=10_000, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

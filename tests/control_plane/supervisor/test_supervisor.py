@@ -12,7 +12,7 @@ import pytest
 
 from control_plane.supervisor.child import ChildFailed, ChildState
 from control_plane.supervisor.supervisor import Plan, ProcessReport, Supervisor
-from tests.control_plane.supervisor.children import DYING, spec
+from tests.control_plane.supervisor.children import DYING, STUBBORN, spec
 from tests.support.processes import alive, eventually, family
 
 
@@ -88,3 +88,18 @@ def test_sigkill_of_the_supervisor_leaves_nothing(tmp_path: Path) -> None:
         assert len(alive(processes)) == 3
         up.send_signal(signal.SIGKILL)
     eventually(lambda: not alive(processes), "every process ends")
+
+
+def test_kill_does_not_wait_for_anybody(tmp_path: Path) -> None:
+    children = [spec(tmp_path, "one", STUBBORN, grace_s=600), spec(tmp_path, "two", STUBBORN, grace_s=600)]
+    supervisor = supervisor_of(Plan(start=[children], stop=[["one"], ["two"]]), tmp_path, Observed())
+
+    async def scenario() -> None:
+        await supervisor.start(20)
+        stopping = asyncio.create_task(supervisor.stop())
+        await asyncio.sleep(0)  # stop() has sent its signals and waits
+        supervisor.kill()
+        await asyncio.wait_for(stopping, 20)
+
+    asyncio.run(scenario())
+    assert {process.last_exit_code for process in supervisor.processes()} == {-signal.SIGKILL}
