@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -56,11 +57,15 @@ LLAMA = {
 
 @dataclass(frozen=True)
 class Round:
-    """One start. Seconds since the process was spawned; ``phases`` is the engine's own account of its part."""
+    """One start. Seconds since the process was spawned; ``phases`` is the engine's own account of its part.
+
+    ``cpu`` is the processor time of both processes from spawn to end: what a busy machine does not change much.
+    """
 
     model: str
     ready: float
     first_token: float
+    cpu: float
     phases: dict[str, float]
 
 
@@ -120,16 +125,23 @@ def start_once(name: str, model: Path, options: list[str]) -> Round:
     """Start the server, stream one token, stop it."""
     argv = [sys.executable, "-m", "serving_image.cli", str(model), "--port", "0", "--log-format", "json"]
     argv += ["--served-model-name", name, *options]
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), cpu_of_children()
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         url, phases = wait_ready(process)
         ready = time.perf_counter() - started
         stream_first_token(url, name)
-        return Round(name, round(ready, 3), round(time.perf_counter() - started, 3), phases)
+        first_token = time.perf_counter() - started
     finally:
         process.terminate()
         process.communicate()
+    return Round(name, round(ready, 3), round(first_token, 3), round(cpu_of_children() - cpu, 3), phases)
+
+
+def cpu_of_children() -> float:
+    """Processor seconds of all processes that this one has waited for, and those that they have waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def wait_ready(process: subprocess.Popen[str]) -> tuple[str, dict[str, float]]:
@@ -156,12 +168,13 @@ def stream_first_token(url: str, model: str) -> None:
 
 def table(rounds: list[Round]) -> str:
     """Minimum, median and maximum per model, then the medians of the engine's phases."""
-    lines = ["| model | rounds | ready: median s | first token: min | median | max |", "|---|---|---|---|---|---|"]
+    lines = ["| model | rounds | ready: median s | first token: min | median | max | CPU: median |", "|---" * 7 + "|"]
     names = list(dict.fromkeys(r.model for r in rounds))
     for name in names:
         mine = [r for r in rounds if r.model == name]
         first = [r.first_token for r in mine]
-        figures = (statistics.median(r.ready for r in mine), min(first), statistics.median(first), max(first))
+        middle = statistics.median
+        figures = (middle(r.ready for r in mine), min(first), middle(first), max(first), middle(r.cpu for r in mine))
         lines.append(f"| {name} | {len(mine)} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
     lines += ["", "Where the engine's time goes (medians, seconds):", "", "| phase | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
@@ -194,7 +207,8 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     result = {"machine": about, "rounds": [asdict(r) for r in rounds]}
     (RESULTS / "boot.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = f"Seconds from process start, {about['cores']} cores ({about['cpu']}), page cache warm.\n\n" + table(rounds)
+    text = f"Seconds from process start. {about['cores']} cores ({about['cpu']}), page cache warm, load average "
+    text += f"{about['load_average_at_start']:.1f} before the first start.\n\n{table(rounds)}"
     (RESULTS / "boot.md").write_text("# Boot: process start to first streamed token\n\n" + text)
     print(text)
 
