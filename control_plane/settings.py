@@ -81,8 +81,14 @@ class Settings(BaseSettings):
         if not self.broker_url:
             self.broker_url = self._embedded_broker_url
         if not self.public_url:
-            self.public_url = f"http://{self.host}:{self.port}"
+            self.public_url = self.local_url
         self.public_url = self.public_url.rstrip("/")
+
+    @property
+    def local_url(self) -> str:
+        """Where the web answers on this machine, whatever address users type."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (a comparison)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def embedded_broker(self) -> bool:

@@ -14,7 +14,6 @@ from control_plane.context import get_context
 from control_plane.errors import Unavailable
 from control_plane.migrate import upgrade
 from control_plane.settings import Settings
-from control_plane.supervisor.plan import local_url
 
 
 def prepare_database(settings: Settings) -> str | None:
@@ -30,7 +29,7 @@ def prepare_database(settings: Settings) -> str | None:
         raise Unavailable(f"the database cannot be used: {reason}", "Check SLIPWAY_DATABASE_URL.") from error
     kept = client_file.read(settings.data_dir)
     api_key = made.api_key or (kept.api_key if kept else "")
-    client_file.write(settings.data_dir, ClientFile(local_url(settings), api_key))
+    client_file.write(settings.data_dir, ClientFile(settings.local_url, api_key))
     _write_private(settings.client_header, f"Authorization: Bearer {api_key}\n")
     return f"{settings.public_url}/setup?token={made.setup_token}" if made.setup_token else None
 

@@ -56,7 +56,7 @@ def _local_host(settings: Settings) -> ChildSpec:
 
 
 def _web(settings: Settings, listener: socket.socket) -> ChildSpec:
-    url = f"{local_url(settings)}/readyz"
+    url = f"{settings.local_url}/readyz"
 
     async def ready(_pid: int) -> bool:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -84,9 +84,3 @@ def _own_command(settings: Settings, name: str, command: str | None = None) -> C
     argv = _python("control_plane.cli", command or name)
     # Rows are the queue: what a worker has not finished after the grace period, the next one takes up again.
     return ChildSpec(name, argv, settings.child_environment(), ready, stop_grace_s=5.0)
-
-
-def local_url(settings: Settings) -> str:
-    """Where the web answers on this machine, whatever address users type."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 (a comparison)
-    return f"http://{host}:{settings.port}"

@@ -21,7 +21,7 @@ from control_plane.supervisor import data_folder, starter
 from control_plane.supervisor.announcement import Announcement
 from control_plane.supervisor.child import ChildFailed
 from control_plane.supervisor.listener import listen
-from control_plane.supervisor.plan import local_url, make_plan
+from control_plane.supervisor.plan import make_plan
 from control_plane.supervisor.supervisor import Supervisor
 
 _START_DEADLINE_S = 90.0
@@ -44,7 +44,7 @@ def run(settings: Settings, *, with_starter: bool, report: Report, announce: Cal
     """
     data_folder.prepare(settings)
     holder = data_folder.Holder(
-        os.getpid(), local_url(settings), version("slipway"), SYSTEM_CLOCK.now().isoformat(timespec="seconds")
+        os.getpid(), settings.local_url, version("slipway"), SYSTEM_CLOCK.now().isoformat(timespec="seconds")
     )
     with data_folder.held(settings, holder), listen(settings.host, settings.port) as listener:
         # Imported late: that the folder or the port is taken must not be told after seconds of loading.
@@ -125,6 +125,6 @@ class _Run:
     async def _launch_starter(self) -> starter.Starter:
         client = client_file.read(self.settings.data_dir)
         headers = {"Authorization": f"Bearer {client.api_key if client else ''}"}
-        url = local_url(self.settings)
+        url = self.settings.local_url
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
             return await starter.ensure_running(http, self.report)
