@@ -22,7 +22,7 @@ def step(situation: Situation) -> Outcome:
     if missing:
         return Outcome("starting the engine", new_replicas=tuple(missing))
     try:
-        model_path = weights.folder(instance, situation.download)
+        model_path = weights.folder(situation.context.settings, instance, situation.download)
         if model_path is None:
             return fail("the weights are not on this machine any more", "Start again: they are downloaded anew.")
         return _start_due(situation, model_path)

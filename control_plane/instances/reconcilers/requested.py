@@ -21,7 +21,7 @@ def step(situation: Situation) -> Outcome:
     """Find out which files are needed, and join or begin their download."""
     instance, settings = situation.instance, situation.context.settings
     try:
-        if weights.folder(instance, situation.download) is not None:
+        if weights.folder(settings, instance, situation.download) is not None:
             return Outcome("the weights are on this machine", move_to=Phase.PROVISIONING)
         revision = instance.commit_sha or instance.revision
         facts = hub.resolve(settings, ModelId.parse(instance.model), revision)

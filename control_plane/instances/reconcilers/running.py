@@ -34,7 +34,7 @@ def step(situation: Situation) -> Outcome:
 def _start_again(situation: Situation, replica: Replica) -> ReplicaValues:
     """One replica of several: what goes wrong here is its condition, not the instance's end."""
     try:
-        model_path = weights.folder(situation.instance, situation.download)
+        model_path = weights.folder(situation.context.settings, situation.instance, situation.download)
         if model_path is None:
             return {"condition": "the weights are not on this machine any more"}
         return start(situation, replica, model_path).values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from sqlmodel import select
 
@@ -122,6 +123,22 @@ def test_the_hub_may_be_gone_when_a_stopped_instance_starts_again(
     plant.run_until(launched.id, "running")
 
     assert len(tiny_on_hub.requests) == requests
+
+
+def test_offline_what_is_in_the_cache_is_served(
+    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add_repo("org/tiny", tiny_llama(tmp_path / "tiny"))
+    cache = tmp_path / "home" / "hub"
+    snapshot = huggingface_hub.snapshot_download("org/tiny", endpoint=hub.url, cache_dir=cache)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    requests = len(hub.requests)
+
+    plant.run_until(plant.launch("org/tiny").id, "running")
+
+    assert [str(spec.model_path) for spec in plant.provider.specs] == [snapshot]
+    assert len(hub.requests) == requests
 
 
 def test_stop_start_terminate(plant: Plant) -> None:
