@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from serving_image.engine.process import die_with_parent
 from serving_image.engine.protocol import (
     AbortRequests,
     AddRequest,
@@ -41,8 +42,10 @@ def main() -> int:
         parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.options, type=EngineOptions)
+    die_with_parent()
     config = json.loads((Path(options.model) / "config.json").read_text())
     context = zmq.Context()
+    context.linger = 1000  # an end must not wait for a server that is gone
     inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     inbox.connect(arguments.input)
     outbox.connect(arguments.output)
@@ -62,11 +65,10 @@ class Echo:
         if "refuse" in self.settings:
             self.outbox.send(encode(EngineFailed(*self.settings["refuse"])))
             return 2
-        parent = os.getppid()
         time.sleep(self.settings.get("load_seconds", 0))
         print("loaded", file=sys.stderr, flush=True)
         self.outbox.send(encode(self.ready()))
-        while os.getppid() == parent:
+        while True:
             while self.inbox.poll(0 if self.live else 200):
                 self.take(decode_input(self.inbox.recv()))
                 if not self.inbox.poll(0):
@@ -75,7 +77,6 @@ class Echo:
                 return 0
             self.step()
             time.sleep(self.settings.get("step_seconds", 0) if self.live else 0)
-        return 1
 
     def take(self, message) -> None:
         if isinstance(message, AddRequest):
