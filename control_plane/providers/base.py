@@ -28,6 +28,8 @@ class HardwareOffer:
     price_per_hour: float
     available: bool
     cpu_count: int = 0
+    #: Whether an engine here computes in bfloat16 what is stored in it; elsewhere the weights double when loaded.
+    native_bfloat16: bool = True
     why_unavailable: str | None = None
 
 

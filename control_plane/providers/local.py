@@ -47,6 +47,7 @@ class LocalProvider:
             price_per_hour=self._price_per_hour,
             available=away is None,
             cpu_count=hardware.cpu_count(),
+            native_bfloat16=hardware.cpu_has_bfloat16(),
             why_unavailable=away,
         )
         return [cpu, *(self._gpu_offer(gpu, away) for gpu in hardware.gpus())]

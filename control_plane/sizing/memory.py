@@ -76,11 +76,12 @@ class Fit:
 
 
 def compute_width(facts: ModelFacts, offer: HardwareOffer) -> int:
-    """Bytes per number in the dtype that the engine computes in on ``offer``: 2 on GPUs, 4 on CPUs.
+    """Bytes per number in the dtype that the engine computes in on ``offer``.
 
-    Processors without bfloat16 instructions compute in float32, and so the weights grow when they are loaded.
+    That is the stored dtype where the device computes it well. A CPU gains nothing from float16, and without bfloat16
+    instructions nothing from bfloat16: there both become float32, and so the weights grow when they are loaded.
     """
-    if offer.accelerator == "cpu":
+    if offer.accelerator == "cpu" and not (facts.dtype == "bfloat16" and offer.native_bfloat16):
         return 4
     return 4 if facts.dtype == "float32" else 2
 

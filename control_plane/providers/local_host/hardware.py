@@ -28,13 +28,21 @@ class Gpu:
 
 def cpu_name() -> str:
     """The processor's marketing name, or the architecture's where the kernel gives none."""
+    return _cpuinfo("model name") or platform.machine()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has AVX-512's bfloat16 instructions, without which the engine computes in float32."""
+    return "avx512_bf16" in _cpuinfo("flags").split()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in ``/proc/cpuinfo``; empty where there is none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
 
 
 def cpu_count() -> int:

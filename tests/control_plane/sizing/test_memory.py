@@ -85,11 +85,17 @@ def test_a_small_gpu_gets_a_shorter_context_or_says_why_not() -> None:
     assert "12.0 GiB" in (tiny.why_not or "")
 
 
-def test_processors_compute_in_float32() -> None:
-    found = fit(LLAMA_8B, offer(128 * GIB, "cpu", 0), max_model_len=4096)
+@pytest.mark.parametrize(
+    ("stored", "native_bfloat16", "growth"), [("bfloat16", False, 2), ("bfloat16", True, 1), ("float16", True, 2)]
+)
+def test_processors_compute_in_float32_what_they_cannot_do_well(
+    stored: str, native_bfloat16: bool, growth: int
+) -> None:
+    cpu = replace(offer(128 * GIB, "cpu", 0), native_bfloat16=native_bfloat16)
+    found = fit(replace(LLAMA_8B, dtype=stored), cpu, max_model_len=4096)
     assert found.memory is not None
-    assert found.memory.weights == 2 * LLAMA_8B.weight_bytes
-    assert found.memory.kv_cache == 4096 * 2 * 131_072
+    assert found.memory.weights == growth * LLAMA_8B.weight_bytes
+    assert found.memory.kv_cache == 4096 * growth * 131_072
 
 
 def test_one_engine_uses_one_device() -> None:
@@ -152,7 +158,8 @@ def test_the_engine_plans_the_same(device: str, length: int | None) -> None:
         tie_word_embeddings=False,
         max_position=131_072,
     )
-    promised = fit(LLAMA_8B, offer(60 * GIB, "cpu" if device == "cpu" else "gpu"), max_model_len=length)
+    hardware = offer(60 * GIB, "cpu" if device == "cpu" else "gpu")
+    promised = fit(LLAMA_8B, replace(hardware, native_bfloat16=device == "cuda"), max_model_len=length)
     assert promised.memory is not None
     plan = plan_kv_cache(
         config,
