@@ -99,7 +99,7 @@ def measure(tool: str, url: str, model: str, folder: Path) -> float:
         return float(done.stdout.split()[-1])
 
 
-def table(seconds: dict[str, dict[str, list[float]]], megabytes: int) -> str:
+def table(seconds: dict[str, dict[str, list[float]]], megabytes: int, load: list[float]) -> str:
     """Medians and their ratios as Markdown."""
     lines = [
         f"Seconds to download {megabytes} MB from a hub on loopback: median (least–most) of "
@@ -114,7 +114,8 @@ def table(seconds: dict[str, dict[str, list[float]]], megabytes: int) -> str:
         ratio = median / statistics.median(seconds[shape]["slipway"])
         spread = f"{median:.2f} ({min(values):.2f}–{max(values):.2f})"
         lines.append(f"| {shape} | {tool} | {spread} | {megabytes / median:.0f} | {ratio:.2f} |")
-    return "\n".join([*lines, "", "Slipway verifies SHA-256 and syncs to disk; the other two do neither.", ""])
+    lines += ["", "Slipway verifies SHA-256 and syncs to disk; the other two do neither."]
+    return "\n".join([*lines, f"Load average of the machine before and after: {load[0]:.1f}, {load[1]:.1f}.", ""])
 
 
 def main() -> None:
@@ -131,6 +132,7 @@ def main() -> None:
         return
     if not shutil.which("curl"):
         parser.error("curl is not installed")
+    load = [os.getloadavg()[0]]
     seconds: dict[str, dict[str, list[float]]] = {shape: {tool: [] for tool in TOOLS} for shape in MODELS}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -142,11 +144,12 @@ def main() -> None:
                 seconds[shape][tool].append(measure(tool, url, MODELS[shape], folder))
                 print(f"round {number + 1}: {shape}, {tool}: {seconds[shape][tool][-1]:.2f} s", flush=True)
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    result = {"megabytes": options.megabytes, "seconds": seconds, "machine": machine}
+    load.append(os.getloadavg()[0])
+    result = {"megabytes": options.megabytes, "seconds": seconds, "machine": machine, "load_average": load}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "download.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / "download.md").write_text(table(seconds, options.megabytes))
-    print("\n" + table(seconds, options.megabytes))
+    (RESULTS / "download.md").write_text(table(seconds, options.megabytes, load))
+    print("\n" + table(seconds, options.megabytes, load))
 
 
 if __name__ == "__main__":
