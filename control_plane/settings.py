@@ -139,9 +139,9 @@ class Settings(BaseSettings):
     def hub_cache(self) -> Path:
         """The Hugging Face cache that downloads fill: ``HF_HUB_CACHE``, ``HF_HOME``/hub, or one in the data folder."""
         if explicit := os.environ.get("HF_HUB_CACHE"):
-            return Path(explicit)
+            return Path(explicit).expanduser()
         if home := os.environ.get("HF_HOME"):
-            return Path(home) / "hub"
+            return Path(home).expanduser() / "hub"
         return self.data_dir / "hub"
 
     @property
