@@ -136,7 +136,7 @@ def test_the_playground_streams_and_stops(slipway_up: RunningSlipway, page: Page
     )
     page.get_by_role("textbox", name="Message").fill("Who are you?")
     page.get_by_role("button", name="Send").click()
-    expect(page.locator("#talk-figures")).to_contain_text("tokens/s", timeout=SLOW_MS)
+    expect(page.locator("#talk-figures")).to_contain_text("tokens in", timeout=SLOW_MS)
     assert page.evaluate("window.pieces.size") > 5
     assert "Slipway" in page.get_by_role("log", name="Conversation").inner_text()
     # An answer that never comes, so that there is time to stop it.

@@ -1,21 +1,24 @@
-// Live parts: says when the connection is lost, and since when the page is old.
-// A page is live where an element has sse-connect (htmx's SSE extension swaps the fragments that arrive).
+// What comes from the server without a page load: says when it no longer comes, and since when the page is old.
 const LOST_AFTER_MS = 1000;
+const connection = document.getElementById("connection");
 let pending;
 
-document.addEventListener("htmx:sseError", () => {
-  const lost = document.getElementById("connection");
-  if (!lost || pending) return;
+function lost() {
+  if (pending) return;
   const since = new Date();
-  // A reload of the page also ends the stream: do not flash a warning for that.
+  // Leaving the page also ends its streams: do not flash a warning for that.
   pending = setTimeout(() => {
-    lost.textContent = `Connection lost at ${since.toLocaleTimeString()}: reconnecting…`;
+    connection.textContent = `Connection lost at ${since.toLocaleTimeString()}: reconnecting…`;
   }, LOST_AFTER_MS);
-});
+}
 
-document.addEventListener("htmx:sseOpen", () => {
+function found() {
   clearTimeout(pending);
   pending = undefined;
-  const lost = document.getElementById("connection");
-  if (lost) lost.textContent = "";
-});
+  connection.textContent = "";
+}
+
+document.addEventListener("htmx:sseError", lost);
+document.addEventListener("htmx:sendError", lost);
+document.addEventListener("htmx:sseOpen", found);
+document.addEventListener("htmx:afterOnLoad", found);

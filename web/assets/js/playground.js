@@ -46,7 +46,7 @@ function playground(form) {
     const words = show(form.dataset.model, "");
     running = new AbortController();
     busy(true);
-    const answer = { text: "", began: performance.now(), first: null, usage: null, ended: "" };
+    const answer = { text: "", began: performance.now(), first: null, last: null, usage: null, ended: "" };
     try {
       await stream(answer, words);
     } catch (error) {
@@ -78,7 +78,8 @@ function playground(form) {
       const choice = chunk.choices?.[0];
       if (choice?.finish_reason) answer.ended = choice.finish_reason;
       if (!choice?.delta?.content) continue;
-      answer.first ??= performance.now();
+      answer.last = performance.now();
+      answer.first ??= answer.last;
       answer.text += choice.delta.content;
       words.textContent = answer.text;
       talk.scrollTop = talk.scrollHeight;
@@ -126,14 +127,12 @@ async function reasonOf(response) {
   return body?.error?.message ?? body?.detail ?? `The server answered ${response.status} ${response.statusText}`;
 }
 
-function summary({ began, first, usage, ended }) {
+// No tokens per second: a busy browser reads several tokens at once, and would claim thousands.
+function summary({ began, first, last, usage, ended }) {
+  const after = (moment) => `${((moment - began) / 1000).toFixed(2)}\u202fs`;
   const parts = [];
-  if (first !== null) parts.push(`first token after ${((first - began) / 1000).toFixed(2)}\u202fs`);
-  if (usage) parts.push(`${usage.prompt_tokens} tokens in`, `${usage.completion_tokens} out`);
-  if (first !== null && usage?.completion_tokens > 1) {
-    const seconds = (performance.now() - first) / 1000;
-    parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
-  }
+  if (first !== null) parts.push(`first token after ${after(first)}, last after ${after(last)}`);
+  if (usage) parts.push(`${usage.prompt_tokens} tokens in, ${usage.completion_tokens} out`);
   if (ended === "length") parts.push("stopped at the longest answer allowed");
   if (ended === "stopped") parts.push("stopped by you");
   return parts.join(" · ");
