@@ -51,6 +51,10 @@ class EngineProcess:
             process.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
+    def forget_addresses(self) -> None:
+        """Remove the sockets' folder once both sides are connected, so that even a SIGKILL leaves nothing behind."""
+        shutil.rmtree(Path(self.input_address.removeprefix("ipc://")).parent, ignore_errors=True)
+
     @contextmanager
     def log_relayed(self, logger: logging.Logger) -> Iterator[None]:
         """Log each line that the engine writes, in the logger's format; the engine must end within the block."""
@@ -84,7 +88,7 @@ class EngineProcess:
     def exit_now(self, status: int) -> None:
         """Kill the engine and end this process at once, without any clean-up but the sockets' folder."""
         self.process.kill()
-        shutil.rmtree(Path(self.input_address.removeprefix("ipc://")).parent, ignore_errors=True)
+        self.forget_addresses()
         os._exit(status)
 
 

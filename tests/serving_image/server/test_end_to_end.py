@@ -88,11 +88,13 @@ def test_blocks_are_free_again_when_all_is_done(llama_server):
     assert llama_server.metric("vllm:num_requests_running") == 0
 
 
-def test_the_engine_does_not_outlive_a_sigkill_of_the_server(llama_folder):
-    with running_server(llama_folder, "--threads", "1", "--kv-cache-memory", "33554432") as server:
+def test_a_sigkill_of_the_server_leaves_no_engine_and_no_file(llama_folder, tmp_path):
+    options = ["--threads", "1", "--kv-cache-memory", "33554432"]
+    with running_server(llama_folder, *options, TMPDIR=str(tmp_path)) as server:
         engine = server.engine
         os.kill(server.process.pid, signal.SIGKILL)
         wait_until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, "the engine ends")
+    assert list(tmp_path.glob("slipway-serve-*")) == []
 
 
 def test_sigterm_lets_the_real_engine_finish_its_answer(llama_folder):
