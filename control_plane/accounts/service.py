@@ -27,6 +27,16 @@ SESSION_LIFETIME = timedelta(days=14)
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 
 
+class SetupLinkNotValid(Forbidden):
+    """The one-time link was used, replaced, or never was."""
+
+    code = "setup_link_not_valid"
+    next_step = "Use the link that 'slipway up' printed last."
+
+    def __init__(self) -> None:
+        super().__init__("this set-up link is not valid (any more)")
+
+
 class SignedIn(NamedTuple):
     """A new web session. ``token`` belongs in the cookie and nowhere else."""
 
@@ -56,17 +66,21 @@ def set_up(context: Context, *, token: str, email: str, name: str, password: str
     """Make the first administrator and sign them in.
 
     :raises Conflict: there is an administrator already.
-    :raises Forbidden: the token is unknown, used or replaced by a newer one.
+    :raises SetupLinkNotValid: the token is unknown, used or replaced by a newer one.
     :raises Invalid: the address or the password will not do.
     """
     email = normal_email(email)
     passwords.check_rules(password, email=email)
+    with context.database.reading() as session:
+        # Asked now, so that a stranger cannot make us hash, and again below, where nothing can come in between.
+        _check_no_admin(session)
+        if not repository.setup_token_is_unused(session, _setup_hmac(context, token)):
+            raise SetupLinkNotValid
     password_hash = passwords.hash_password(password)
     with context.database.transaction() as session:
-        if repository.admin_exists(session):
-            raise Conflict("Slipway is set up already", "Sign in, or ask an administrator for an account.")
+        _check_no_admin(session)
         if not repository.use_setup_token(session, _setup_hmac(context, token), context.clock.now()):
-            raise Forbidden("this set-up link is not valid (any more)", "Use the link that 'slipway up' printed last.")
+            raise SetupLinkNotValid
         team = _default_team(session, context)
         user = _new_user(session, context, team, email=email, name=name.strip() or email, password_hash=password_hash)
         _record(session, context, user, "user.created", f"{email} became the first administrator", team_id=team.id)
@@ -89,19 +103,19 @@ def sign_in(context: Context, *, email: str, password: str, address: str) -> Sig
     # No session is held here: the comparison is slow on purpose.
     verdict = passwords.verify(user.password_hash if user else None, password)
     if user is None or team_id is None or user.disabled_at is not None or not verdict.correct:
-        if user is not None and team_id is not None:
-            message = f"a sign-in as {email} failed"
-            with context.database.transaction() as session:
-                _record(
-                    session,
-                    context,
-                    user,
-                    "user.sign_in_failed",
-                    message,
-                    team_id=team_id,
-                    actor="system:accounts",
-                    address=address,
-                )
+        # One event whoever was meant: an extra write for known addresses would tell by its time which are known.
+        with context.database.transaction() as session:
+            audit.record(
+                session,
+                context.clock,
+                team_id=team_id,
+                actor="system:accounts",
+                action="user.sign_in_failed",
+                object_type="user",
+                object_id=user.id if user else None,
+                message=f"a sign-in as {email} failed" if user else "a sign-in with an unknown address failed",
+                address=address,
+            )
         raise Unauthenticated("wrong e-mail address or password", "Check both; passwords tell upper from lower case.")
     with context.database.transaction() as session:
         limit.forget(session)
@@ -164,6 +178,11 @@ def normal_email(email: str) -> str:
 def session_hmac(context: Context, token: str) -> str:
     """How a session token is stored."""
     return hmac_hex(context.settings.key_material, "session", token)
+
+
+def _check_no_admin(session: Session) -> None:
+    if repository.admin_exists(session):
+        raise Conflict("Slipway is set up already", "Sign in, or ask an administrator for an account.")
 
 
 def _setup_hmac(context: Context, token: str) -> str:

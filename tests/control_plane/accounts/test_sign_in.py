@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
@@ -61,6 +62,18 @@ def test_guessing_is_slowed_down_and_time_heals(admin: TestClient, browser: Brow
     assert attempt(client, password=PASSWORD) == 200
 
 
+def test_knocking_while_one_must_wait_does_not_prolong_it(
+    admin: TestClient, browser: Browser, clock: FakeClock
+) -> None:
+    client = browser()
+    for _ in range(PER_ACCOUNT):
+        attempt(client)
+    clock.advance(WINDOW.total_seconds() - 1)
+    assert {attempt(client) for _ in range(PER_ACCOUNT + 1)} == {429}
+    clock.advance(1)
+    assert attempt(client, password=PASSWORD) == 200
+
+
 def test_a_success_starts_the_count_again(admin: TestClient, browser: Browser) -> None:
     client = browser()
     for _ in range(3):
@@ -97,6 +110,21 @@ def test_a_disabled_person_is_out_at_once(
         session.exec(select(User).where(User.id == user.id)).one().disabled_at = context.clock.now()
     assert client.get("/me").status_code == 401
     assert attempt(browser(), "bob@example.org", PASSWORD) == 401
+
+
+def test_a_hash_with_old_parameters_is_renewed(
+    context: Context, browser: Browser, add_user: Callable[..., User]
+) -> None:
+    user = add_user("bob@example.org")
+    weak = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+    with context.database.transaction() as session:
+        session.exec(select(User).where(User.id == user.id)).one().password_hash = weak
+    for _ in range(2):
+        sign_in(browser(), "bob@example.org")
+    with context.database.reading() as session:
+        renewed = session.exec(select(User).where(User.id == user.id)).one().password_hash
+    assert renewed is not None
+    assert "m=64," not in renewed
 
 
 class TestCsrf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 
 import pytest
@@ -175,6 +176,23 @@ class TestChat:
         assert talk.code == 0
         assert talk.out.count("yes") == 2
         assert [message["content"] for message in engine.requests[1]["messages"]] == ["first", "yes", "second"]
+
+    def test_an_interrupt_that_comes_too_late_does_not_end_the_conversation(
+        self, slipway: Slipway, mine: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        happens: list[str | type[BaseException]] = [KeyboardInterrupt, "hi", EOFError]
+
+        def at_the_prompt(_: str) -> str:
+            event = happens.pop(0)
+            if isinstance(event, str):
+                return event
+            raise event
+
+        monkeypatch.setattr(builtins, "input", at_the_prompt)
+        engine.will_say("still here")
+        talk = slipway("chat", mine, typed="")
+        assert talk.code == 0
+        assert "still here" in talk.out
 
     def test_json_needs_a_message(self, slipway: Slipway, mine: str) -> None:
         assert slipway("chat", mine, "--json", typed="").code == 2
