@@ -23,6 +23,7 @@ from pathlib import Path
 import zmq
 
 from serving_image.engine.protocol import (
+    AbortRequests,
     AddRequest,
     Drain,
     EngineInput,
@@ -55,7 +56,12 @@ WAITING = {
 NEIGHBOURS = ("none", "free to move", "pinned to one core")
 LOADS = {"1 request": 1, "16 requests": 16}
 PROMPT_TOKENS = 64
-BUSY_LOOP = "while True: pass"
+MAX_TOKENS = 3000
+BUSY_LOOP = """
+from serving_image.engine.process import die_with_parent
+die_with_parent()
+while True: pass
+"""
 
 
 class Engine:
@@ -79,25 +85,32 @@ class Engine:
 
     def receive(self) -> EngineOutput:
         """The engine's next message."""
-        return decode_output(self._outputs.recv())
+        message: EngineOutput = decode_output(self._outputs.recv())
+        return message
 
-    def tokens_per_second(self, num_requests: int, num_tokens: int) -> float:
-        """Decoding rate of ``num_requests`` at once, from the first token to the last."""
-        sampling = SamplingParams(temperature=0, max_tokens=num_tokens)
-        for _ in range(num_requests):
-            self._sent += 1
-            prompt = [(7 * position + self._sent) % 31999 + 1 for position in range(PROMPT_TOKENS)]
-            self.send(AddRequest(request_id=str(self._sent), prompt_token_ids=prompt, sampling=sampling))
-        finished, produced = 0, 0
-        first = first_count = 0.0
-        while finished < num_requests:
-            message = self.receive()
-            assert isinstance(message, StepOutput), message
-            produced += len(message.outputs)
-            finished += sum(output.finish_reason is not None for output in message.outputs)
-            if message.outputs and not first:
-                first, first_count = time.perf_counter(), produced
-        return (produced - first_count) / (time.perf_counter() - first)
+    def tokens_per_second(self, num_requests: int, seconds: float) -> float:
+        """Decoding rate of ``num_requests`` at once, over at least ``seconds`` and one step, prefill not counted."""
+        sampling = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+        names = [f"{self._sent + index}" for index in range(num_requests)]
+        self._sent += num_requests
+        for index, name in enumerate(names):
+            prompt = [(7 * position + index) % 31999 + 1 for position in range(PROMPT_TOKENS)]
+            self.send(AddRequest(request_id=name, prompt_token_ids=prompt, sampling=sampling))
+        while len(self._step().outputs) < num_requests:
+            pass
+        produced, started, elapsed = 0, time.perf_counter(), 0.0
+        while elapsed < seconds:
+            produced += len(self._step().outputs)
+            elapsed = time.perf_counter() - started
+        self.send(AbortRequests(names))
+        while self._step().stats.num_running:
+            pass
+        return produced / elapsed
+
+    def _step(self) -> StepOutput:
+        message = self.receive()
+        assert isinstance(message, StepOutput), message
+        return message
 
 
 @contextlib.contextmanager
@@ -107,7 +120,7 @@ def running_engine(model: Path, environment: dict[str, str]) -> Iterator[Engine]
     os.environ.update(environment)
     options = EngineOptions(model=str(model), device="cpu", load_format="dummy")
     try:
-        with EngineProcess.spawn("serving_image.engine", options) as process, zmq.Context() as context:
+        with EngineProcess.spawn("serving_image.engine", options, "text") as process, zmq.Context() as context:
             os.environ.clear()
             os.environ.update(saved)
             engine = Engine(context, process)
@@ -150,7 +163,7 @@ class Case:
         return statistics.median(self.rates[kind])
 
 
-def measure(rounds: int, num_tokens: int) -> list[Case]:
+def measure(rounds: int, seconds: float) -> list[Case]:
     """All cases; within a round each is measured beside each neighbour in turn."""
     cases = []
     with tempfile.TemporaryDirectory() as folder:
@@ -158,13 +171,13 @@ def measure(rounds: int, num_tokens: int) -> list[Case]:
         (model / "config.json").write_text(json.dumps(CONFIG))
         for waiting, environment in WAITING.items():
             with running_engine(model, environment) as engine:
-                engine.tokens_per_second(2, 8)  # warm-up
+                engine.tokens_per_second(2, 1.0)  # warm-up
                 own = [Case(waiting, load) for load in LOADS]
                 for _ in range(rounds):
                     for case in own:
                         for kind in NEIGHBOURS:
                             with neighbour(kind):
-                                case.rates[kind].append(engine.tokens_per_second(LOADS[case.load], num_tokens))
+                                case.rates[kind].append(engine.tokens_per_second(LOADS[case.load], seconds))
                 cases += own
     return cases
 
@@ -186,15 +199,17 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=24, help="tokens generated per request")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     parser.add_argument("--output", type=Path, help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
-    text = table(measure(arguments.rounds, arguments.tokens))
+    text = table(measure(arguments.rounds, arguments.seconds))
     note = (
-        f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds, medians; "
+        f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds of {arguments.seconds:.0f} s, medians; "
         f"load average of the machine before the run: {load_before:.1f}."
     )
+    if load_before > 0.5:
+        note += " Other work was running: its share is in every figure, the quiet ones too."
     print(f"{text}\n\n{note}")
     if arguments.output:
         arguments.output.write_text(f"# Decoding beside a busy process\n\n{text}\n\n{note}\n")
