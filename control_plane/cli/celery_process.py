@@ -14,8 +14,8 @@ from control_plane.supervisor import ready_file
 
 #: The schedule is a few intervals: nothing of it must outlive the process, and a file could be left broken by SIGKILL.
 _SCHEDULER = "celery.beat:Scheduler"
-#: Each says at INFO that a sweep came and went, every two seconds; what goes wrong they say louder.
-_TALKATIVE = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
+#: Each says at INFO that a sweep or a look at an engine came and went; what goes wrong they say louder.
+_TALKATIVE = ("celery.app.trace", "celery.worker.strategy", "celery.beat", "httpx")
 
 
 def run_worker(settings: Settings) -> None:
