@@ -29,7 +29,9 @@ def problem(request: Request, status: int, code: str, detail: str, next_step: st
         "instance": request.url.path,
         **extra,
     }
-    headers = {"Retry-After": str(extra["retry_after_s"])} if "retry_after_s" in extra else None
+    headers = {"Retry-After": str(extra["retry_after_s"])} if "retry_after_s" in extra else {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(jsonable_encoder(body), status, headers, PROBLEM_JSON)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,14 +166,19 @@ class Settings(BaseSettings):
         if self.secret_key is not None:
             return self.secret_key.get_secret_value().encode()
         path = self.data_dir / "secret.key"
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes()
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(32).encode())
+        if not path.exists():
+            self._make_secret_key(path)
         return path.read_bytes()
+
+    @staticmethod
+    def _make_secret_key(path: Path) -> None:
+        """Put a key at ``path``, complete from the first moment; of two processes that do so at once, one wins."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".secret.key.") as draft:  # mode 0600
+            draft.write(secrets.token_hex(32).encode())
+            draft.flush()
+            with suppress(FileExistsError):
+                os.link(draft.name, path)
 
     def child_environment(self) -> dict[str, str]:
         """Environment that makes a child process read the same settings."""

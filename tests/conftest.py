@@ -50,27 +50,29 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: str) -> str:
     """The name of a migrated PostgreSQL database to copy from."""
-    _create_postgres_database(postgres_server, "migrated", "template1")
+    _administer_postgres(postgres_server, "CREATE DATABASE migrated")
     upgrade(postgres_server.format(database="migrated"))
     return "migrated"
 
 
-def _create_postgres_database(server: str, name: str, template: str) -> None:
+def _administer_postgres(server: str, statement: str) -> None:
     engine = create_engine(server.format(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        connection.execute(text(statement))
     engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh, migrated database; every test that uses it runs on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "test.db")
-        return f"sqlite:///{tmp_path / 'test.db'}"
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
     server, name = request.getfixturevalue("postgres_server"), f"test_{uuid4().hex[:12]}"
-    _create_postgres_database(server, name, request.getfixturevalue("migrated_postgres"))
-    return str(server.format(database=name))
+    _administer_postgres(server, f'CREATE DATABASE "{name}" TEMPLATE "{request.getfixturevalue("migrated_postgres")}"')
+    yield server.format(database=name)
+    _administer_postgres(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
