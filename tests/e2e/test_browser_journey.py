@@ -168,6 +168,25 @@ def terminate(page: Page) -> None:
     expect(page.get_by_role("log", name="Engine log")).to_contain_text("ready")
 
 
+def test_logs_and_metrics_move_by_themselves(slipway_up: RunningSlipway, page: Page) -> None:
+    come_in(page, slipway_up)
+    starter = slipway_up.instance("starter")
+    page.goto(f"{slipway_up.url}/instances/{starter['id']}?tab=logs")
+    log = page.get_by_role("log", name="Engine log")
+    lines = len(log.inner_text().splitlines())
+    with slipway_up.client() as client:
+        body = {"model": starter["model"], "prompt": "Slipway", "max_tokens": 8}
+        client.post(f"{starter['api_url']}/completions", json=body).raise_for_status()
+    eventually(lambda: len(log.inner_text().splitlines()) > lines, "the log grows")
+    assert "/v1/completions" in log.inner_text().splitlines()[-1]
+    page.get_by_role("tab", name="Metrics").click()
+    written = page.locator(".gauge", has_text="Tokens written").locator("dd")
+    before = int(written.inner_text())
+    with slipway_up.client() as client:
+        client.post(f"{starter['api_url']}/completions", json=body).raise_for_status()
+    expect(written).to_have_text(str(before + 8), timeout=SLOW_MS)
+
+
 def test_a_lost_connection_is_said_and_found_again(slipway_up: RunningSlipway, page: Page) -> None:
     come_in(page, slipway_up)
     page.get_by_role("link", name="starter").click()
