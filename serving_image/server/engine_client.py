@@ -133,6 +133,12 @@ class EngineClient:
         """Ask the engine to finish and exit."""
         self._send(Drain())
 
+    async def wait_connected(self) -> None:
+        """Return when the engine is at the other end of both sockets; it has spoken on one of them already."""
+        poller = zmq.asyncio.Poller()
+        poller.register(self._input, zmq.POLLOUT)
+        await poller.poll()
+
     async def wait_idle(self) -> None:
         """Return when nobody waits for any sequence."""
         await self._idle.wait()

@@ -165,6 +165,7 @@ class _Lifecycle:
         while engine.failed is None:
             message = await engine.receive()
             if isinstance(message, EngineReady):
+                await engine.wait_connected()
                 self._process.forget_addresses()
                 logger.info("engine ready", extra={"fields": msgspec.to_builtins(message)})
                 sys.stderr.write(f"ready {base_url(self._listener)}\n")

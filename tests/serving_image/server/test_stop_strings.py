@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_image.server.stop_strings import StopStrings
@@ -29,6 +29,7 @@ def expected(text: str, stops: list[str], include: bool) -> str:
     return text
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(st.text("ab\n", max_size=5), max_size=8), stops=st.lists(WORDS, max_size=3), include=st.booleans()
 )
