@@ -23,3 +23,5 @@ check:  ## Lint, formatting, types, import contracts
 bench:  ## Side-by-side benchmarks; prints tables, writes JSON under benchmarks/results/
 	@scripts/setup dev
 	.venv/bin/python benchmarks/boot.py
+	.venv/bin/python benchmarks/busy_core.py
+	.venv/bin/python benchmarks/download.py

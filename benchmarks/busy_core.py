@@ -1,8 +1,10 @@
 """Tokens per second while another process keeps a core busy, against a quiet machine.
 
-``python -m benchmarks.busy_core`` starts the engine process with a 246M-parameter Llama (random weights) once for each
-way that OpenMP's threads can wait, measures it quiet and beside a busy loop (free to move, or pinned to the last core),
-alternating over several rounds, and prints medians. ``--output FILE`` also writes them as Markdown.
+    .venv/bin/python benchmarks/busy_core.py [--rounds N] [--seconds S]
+
+Starts the engine process with a 246M-parameter Llama (random weights) once for each way that OpenMP's threads can wait,
+measures it quiet and beside a busy loop (free to move, or pinned to the last core), alternating over several rounds.
+Writes benchmarks/results/busy_core.json and busy_core.md.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import zmq
+from llama_246m import CONFIG
 
 from serving_image.engine.protocol import (
     AbortRequests,
@@ -37,18 +40,7 @@ from serving_image.engine.protocol import (
 from serving_image.options import EngineOptions
 from serving_image.server.engine_process import EngineProcess
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 32000,
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 4,
-    "head_dim": 64,
-    "max_position_embeddings": 4096,
-    "dtype": "bfloat16",
-}
+RESULTS = Path(__file__).resolve().parent / "results"
 WAITING = {
     "sleep at once (Slipway's setting)": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin, then sleep (libgomp's default)": {"GOMP_SPINCOUNT": "300000"},
@@ -200,10 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
-    parser.add_argument("--output", type=Path, help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
-    text = table(measure(arguments.rounds, arguments.seconds))
+    cases = measure(arguments.rounds, arguments.seconds)
+    text = table(cases)
     note = (
         f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds of {arguments.seconds:.0f} s, medians; "
         f"load average of the machine before the run: {load_before:.1f}."
@@ -211,8 +203,9 @@ def main() -> None:
     if load_before > 0.5:
         note += " Other work was running: its share is in every figure, the quiet ones too."
     print(f"{text}\n\n{note}")
-    if arguments.output:
-        arguments.output.write_text(f"# Decoding beside a busy process\n\n{text}\n\n{note}\n")
+    result = {"load_average_before": load_before, "cases": [asdict(case) for case in cases]}
+    (RESULTS / "busy_core.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "busy_core.md").write_text(f"# Decoding beside a busy process\n\n{text}\n\n{note}\n")
 
 
 if __name__ == "__main__":
