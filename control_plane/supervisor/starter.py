@@ -16,7 +16,7 @@ STARTER_NAME = "starter"
 
 _POLL_S = 0.25
 _WAIT_S = 180.0
-_OVER = frozenset({"running", "failed", "stopped", "terminated"})
+_RESTING = frozenset({"failed", "stopped", "terminated"})
 
 
 class Starter(NamedTuple):
@@ -50,13 +50,23 @@ async def ensure_running(client: httpx.AsyncClient, report: Callable[[str], None
     instance = await _find(client) or await _launch(client)
     loop = asyncio.get_running_loop()
     deadline, shown = loop.time() + _WAIT_S, ""
-    while instance["phase"] not in _OVER and loop.time() < deadline:
+    while not await _is_settled(client, instance) and loop.time() < deadline:
         if instance["phase"] != shown:
             shown = instance["phase"]
             report(f"starter: {shown} ({instance['reason']})")
         await asyncio.sleep(_POLL_S)
         instance = _body(await client.get(f"/api/v1/instances/{instance['id']}"))
     return Starter(*(instance[name] for name in Starter._fields))
+
+
+async def _is_settled(client: httpx.AsyncClient, instance: dict[str, Any]) -> bool:
+    """Whether waiting longer would change nothing.
+
+    "running" alone is not enough: after a crash of everything the row says so until a reconciler has looked again.
+    """
+    if instance["phase"] == "running":
+        return (await client.get(f"/i/{instance['slug']}/ready")).is_success
+    return instance["phase"] in _RESTING
 
 
 async def _find(client: httpx.AsyncClient) -> dict[str, Any] | None:
