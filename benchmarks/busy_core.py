@@ -50,8 +50,9 @@ LOADS = {"1 request": 1, "16 requests": 16}
 PROMPT_TOKENS = 64
 MAX_TOKENS = 3000
 BUSY_LOOP = """
+import sys
 from serving_image.engine.process import die_with_parent
-die_with_parent()
+die_with_parent(int(sys.argv[1]))
 while True: pass
 """
 
@@ -132,7 +133,7 @@ def neighbour(kind: str) -> Iterator[None]:
     if kind == "none":
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", BUSY_LOOP])
+    process = subprocess.Popen([sys.executable, "-c", BUSY_LOOP, str(os.getpid())])
     try:
         if kind == "pinned to one core":
             os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})

@@ -28,12 +28,13 @@ def main() -> int:
     parser.add_argument("--options", required=True, help="EngineOptions as JSON")
     parser.add_argument("--input", required=True, help="address on which the server sends requests")
     parser.add_argument("--output", required=True, help="address on which the server takes tokens")
+    parser.add_argument("--parent", required=True, type=int, help="process id of the server")
     arguments = parser.parse_args()
+    process.die_with_parent(arguments.parent)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     process.leave_signals_to_parent()
     with Channel.connect(arguments.input, arguments.output) as channel:
         try:
-            process.die_with_parent()
             _serve(msgspec.json.decode(arguments.options, type=EngineOptions), channel)
         except StartupError as error:
             logger.error("%s", error)

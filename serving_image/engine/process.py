@@ -8,22 +8,21 @@ import signal
 import time
 from pathlib import Path
 
-from serving_image.errors import StartupError
-
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the thread that started it ends, however it ends.
 
-    :raises StartupError: the parent has ended already.
+    :param parent: process id of the server. It may have ended before the kernel was asked, and then somebody else has
+        adopted this process.
+    :raises SystemExit: the parent has ended already; there is nobody to tell.
     """
-    parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
-        raise StartupError("The server that started this engine has ended.", "Start the server again.")
+        raise SystemExit("the server that started this engine has ended")
 
 
 def leave_signals_to_parent() -> None:

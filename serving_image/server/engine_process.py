@@ -41,7 +41,7 @@ class EngineProcess:
         folder = Path(tempfile.mkdtemp(prefix="slipway-serve-"))
         input_address, output_address = f"ipc://{folder}/input", f"ipc://{folder}/output"
         argv = [sys.executable, "-m", module, "--options", msgspec.json.encode(options).decode()]
-        argv += ["--input", input_address, "--output", output_address]
+        argv += ["--input", input_address, "--output", output_address, "--parent", str(os.getpid())]
         stderr = subprocess.PIPE if log_format == "json" else None
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr)
         try:

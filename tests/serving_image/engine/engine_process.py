@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from serving_image.engine.protocol import EngineInput, EngineOutput, RequestOutp
 from serving_image.options import EngineOptions
 
 _TIMEOUT_MS = 120_000
-_START_ENGINE_AND_WAIT = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+_START_ENGINE_AND_WAIT = "import os, subprocess, sys; subprocess.Popen([*sys.argv[1:], str(os.getpid())]).wait()"
 
 
 class EngineUnderTest:
@@ -71,9 +72,8 @@ def engine_process(
             to_engine.bind(addresses[0])
             from_engine.bind(addresses[1])
             argv = [sys.executable, "-m", "serving_image.engine", "--options", encoded]
-            argv += ["--input", addresses[0], "--output", addresses[1]]
-            if behind_parent:
-                argv = [sys.executable, "-c", _START_ENGINE_AND_WAIT, *argv]
+            argv += ["--input", addresses[0], "--output", addresses[1], "--parent"]
+            argv = [sys.executable, "-c", _START_ENGINE_AND_WAIT, *argv] if behind_parent else [*argv, str(os.getpid())]
             process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
             try:
                 yield EngineUnderTest(process, to_engine, from_engine)

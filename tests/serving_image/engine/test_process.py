@@ -62,3 +62,22 @@ def test_the_timeline_adds_up_to_the_age_of_the_process() -> None:
         BootPhase("weights", 1.0),
     ]
     assert timeline.table().splitlines()[-1].split() == ["ready", "after", "3.50", "s"]
+
+
+def test_an_engine_whose_server_ended_before_it_could_ask_the_kernel_ends_too() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    argv = [
+        sys.executable,
+        "-m",
+        "serving_image.engine",
+        "--options",
+        "{}",
+        "--input",
+        "ipc:///x",
+        "--output",
+        "ipc:///y",
+    ]
+    orphan = subprocess.run([*argv, "--parent", str(gone.pid)], capture_output=True, text=True, timeout=60, check=False)
+    assert orphan.returncode == 1
+    assert orphan.stderr.strip() == "the server that started this engine has ended"

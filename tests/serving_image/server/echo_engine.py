@@ -38,11 +38,11 @@ TOTAL_BLOCKS = 1000
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("--options", "--input", "--output"):
+    for name in ("--options", "--input", "--output", "--parent"):
         parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.options, type=EngineOptions)
-    die_with_parent()
+    die_with_parent(int(arguments.parent))
     config = json.loads((Path(options.model) / "config.json").read_text())
     context = zmq.Context()
     context.linger = 1000  # an end must not wait for a server that is gone
