@@ -20,7 +20,7 @@ _RESTING = frozenset({"failed", "stopped", "terminated"})
 
 
 class Starter(NamedTuple):
-    """The starter instance as the API showed it last."""
+    """The starter instance as the API showed it last. ``running`` means that its API URL answered."""
 
     name: str
     model: str
@@ -28,11 +28,7 @@ class Starter(NamedTuple):
     reason: str
     next_step: str | None
     api_url: str
-
-    @property
-    def running(self) -> bool:
-        """Whether its API URL answers."""
-        return self.phase == "running"
+    running: bool
 
 
 class StarterRefused(Exception):
@@ -50,23 +46,24 @@ async def ensure_running(client: httpx.AsyncClient, report: Callable[[str], None
     instance = await _find(client) or await _launch(client)
     loop = asyncio.get_running_loop()
     deadline, shown = loop.time() + _WAIT_S, ""
-    while not await _is_settled(client, instance) and loop.time() < deadline:
+    while not (running := await _answers(client, instance)):
+        if instance["phase"] in _RESTING or loop.time() >= deadline:
+            break
         if instance["phase"] != shown:
             shown = instance["phase"]
             report(f"starter: {shown} ({instance['reason']})")
         await asyncio.sleep(_POLL_S)
         instance = _body(await client.get(f"/api/v1/instances/{instance['id']}"))
-    return Starter(*(instance[name] for name in Starter._fields))
+    fields = {name: instance[name] for name in Starter._fields if name != "running"}
+    return Starter(**fields, running=running)
 
 
-async def _is_settled(client: httpx.AsyncClient, instance: dict[str, Any]) -> bool:
-    """Whether waiting longer would change nothing.
-
-    "running" alone is not enough: after a crash of everything the row says so until a reconciler has looked again.
-    """
-    if instance["phase"] == "running":
-        return (await client.get(f"/i/{instance['slug']}/ready")).is_success
-    return instance["phase"] in _RESTING
+async def _answers(client: httpx.AsyncClient, instance: dict[str, Any]) -> bool:
+    """Whether the instance runs, and not only by its row: after a crash of everything the row says "running" until a
+    reconciler has looked again."""
+    if instance["phase"] != "running":
+        return False
+    return (await client.get(f"/i/{instance['slug']}/ready")).is_success
 
 
 async def _find(client: httpx.AsyncClient) -> dict[str, Any] | None:

@@ -23,6 +23,8 @@ class Api:
         self.phases = phases
         self.launched: list[dict[str, Any]] = []
         self.refusal: dict[str, Any] | None = None
+        #: What the API URL answers first; 200 afterwards.
+        self.answers: list[int] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
@@ -30,6 +32,9 @@ class Api:
                 return httpx.Response(422, json=self.refusal)
             self.launched.append(json.loads(request.content))
             return httpx.Response(202, json=instance("new", "starter", "requested"))
+        if request.url.path.endswith("/ready"):
+            assert request.url.path.startswith("/i/slug-of-")
+            return httpx.Response(self.answers.pop(0) if self.answers else 200)
         if request.url.path == "/api/v1/instances":
             position = int(request.url.params.get("cursor", 0))
             following = str(position + 1) if position + 1 < len(self.instances) else None
@@ -43,6 +48,7 @@ def instance(identifier: str, name: str, phase: str) -> dict[str, Any]:
     return {
         "id": identifier,
         "name": name,
+        "slug": f"slug-of-{identifier}",
         "model": "slipway/starter",
         "phase": phase,
         "reason": f"why {phase}",
@@ -84,6 +90,14 @@ def test_a_terminated_one_does_not_count_and_a_stopped_one_stays_stopped() -> No
     assert (starter.phase, starter.running) == ("stopped", False)
 
 
+def test_a_row_that_says_running_is_not_believed_before_the_api_url_answers() -> None:
+    api = Api([instance("1", "starter", "running")], ["provisioning", "running"])
+    api.answers = [503]
+    starter, said = ensure(api)
+    assert starter.running
+    assert said == ["starter: running (why running)", "starter: provisioning (why provisioning)"]
+
+
 def test_a_refusal_says_why_and_what_to_do() -> None:
     api = Api([], [])
     api.refusal = {"detail": "nothing fits.", "next_step": "Free some memory."}
@@ -92,7 +106,7 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
 
 
 def test_the_curl_line_is_one_argument_list_even_with_a_difficult_path() -> None:
-    starter = Starter("starter", "slipway/starter", "running", "", None, "http://here/i/x/v1")
+    starter = Starter("starter", "slipway/starter", "running", "", None, "http://here/i/x/v1", running=True)
     argv = shlex.split(curl_line(starter, Path("/a b/it's/client.header")))
     assert argv[0] == "curl"
     assert "@/a b/it's/client.header" in argv
