@@ -25,6 +25,7 @@ from pathlib import Path
 import zmq
 from llama_246m import CONFIG
 
+from serving_image.engine.process import SPIN_COUNT
 from serving_image.engine.protocol import (
     AbortRequests,
     AddRequest,
@@ -42,8 +43,9 @@ from serving_image.server.engine_process import EngineProcess
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WAITING = {
-    "sleep at once (Slipway's setting)": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin, then sleep (libgomp's default)": {"GOMP_SPINCOUNT": "300000"},
+    "spin for microseconds (Slipway's setting)": {"GOMP_SPINCOUNT": SPIN_COUNT},
+    "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin for milliseconds (libgomp's default)": {"GOMP_SPINCOUNT": "300000"},
 }
 NEIGHBOURS = ("none", "free to move", "pinned to one core")
 LOADS = {"1 request": 1, "16 requests": 16}
@@ -198,11 +200,9 @@ def main() -> None:
     cases = measure(arguments.rounds, arguments.seconds)
     text = table(cases)
     note = (
-        f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds of {arguments.seconds:.0f} s, medians; "
+        f"{len(os.sched_getaffinity(0))} cores, {arguments.rounds} rounds of {arguments.seconds:g} s, medians; "
         f"load average of the machine before the run: {load_before:.1f}."
     )
-    if load_before > 0.5:
-        note += " Other work was running: its share is in every figure, the quiet ones too."
     print(f"{text}\n\n{note}")
     result = {"load_average_before": load_before, "cases": [asdict(case) for case in cases]}
     (RESULTS / "busy_core.json").write_text(json.dumps(result, indent=2) + "\n")

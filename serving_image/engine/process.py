@@ -8,6 +8,9 @@ import signal
 import time
 from pathlib import Path
 
+#: Turns of the loop in which a thread waits at a barrier before it sleeps: some microseconds.
+SPIN_COUNT = "1000"
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,12 +37,12 @@ def leave_signals_to_parent() -> None:
 def configure_openmp(threads: int | None) -> None:
     """Set how torch's OpenMP threads wait; libgomp reads this once, when torch is imported.
 
-    Threads that spin at a barrier while the core of a late one is busy with another process can make a step take many
-    times its duration, so they sleep at once. ``benchmarks/results/busy_core.md`` has both sides of the trade. What the
-    person who started the server has set is kept.
+    Its default spins for milliseconds at a barrier, so that a step takes many times its duration while the core of a
+    late thread is busy with another process. Sleeping at once costs a wake-up at every barrier. A short spin keeps most
+    of both: see ``benchmarks/results/busy_core.md``. What the person who started the server has set is kept.
     """
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

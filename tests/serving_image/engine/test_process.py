@@ -22,16 +22,16 @@ def openmp_unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("openmp_unset")
-def test_threads_sleep_at_barriers_unless_the_person_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_soon_sleep_at_barriers_unless_the_person_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     process.configure_openmp(threads=3)
-    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("PASSIVE", "3")
+    assert (os.environ["GOMP_SPINCOUNT"], os.environ["OMP_NUM_THREADS"]) == (process.SPIN_COUNT, "3")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    process.configure_openmp(threads=None)
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     process.configure_openmp(threads=None)
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setenv("GOMP_SPINCOUNT", "300000")
-    process.configure_openmp(threads=None)
-    assert "OMP_WAIT_POLICY" not in os.environ
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_nothing_before_the_settings_imports_torch() -> None:
