@@ -9,6 +9,7 @@ import msgspec
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
+Quantization = Literal["auto", "none", "int8-dynamic"]
 LogFormat = Literal["text", "json"]
 
 
@@ -22,12 +23,15 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     device: Device = "auto"
     dtype: DType = "auto"
+    quantization: Quantization = "auto"
     load_format: LoadFormat = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     kv_cache_memory: int | None = None
     block_size: int | None = None
+    enable_prefix_caching: bool = True
+    batch_invariant: bool = False
     seed: int = 0
     threads: int | None = None
 
@@ -46,4 +50,5 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     api_key_digests: tuple[bytes, ...] = ()
     chat_template: str | None = None
-    log_format: LogFormat = "text"
+    log_format: Quantization = Literal["auto", "none", "int8-dynamic"]
+LogFormat = "text"

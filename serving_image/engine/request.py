@@ -14,12 +14,14 @@ class Request:
 
     ::
 
-        tokens   p p p p p p p p o o o
-                 └── prompt ──┘ └ output
-        computed ───────────►               num_computed_tokens: their keys and values are in ``blocks``
-                              ◄─ uncomputed  what a step still has to run; 1 while decoding
+        tokens   p p p p p p p p o o o ? ?
+                 └── prompt ──┘ └ output └ pending: sampled by a launched step, not read back yet
+        computed ───────────────►          num_computed_tokens: their keys and values are, or a launched step puts them,
+                                           in ``blocks``
+                                  ◄─────   uncomputed: what a step still has to run; 1 while decoding
 
-    Everything but ``tokens``, ``num_computed_tokens`` and ``blocks`` is derived or fixed.
+    Everything but ``tokens``, ``num_pending``, ``num_computed_tokens``, ``num_cached_tokens`` and ``blocks`` is derived or
+    fixed. ``device_tokens`` belongs to the runner alone: the same tokens, but ahead by those that are pending.
     """
 
     request_id: str
@@ -28,31 +30,38 @@ class Request:
     sampling: SamplingParams
     seed: int
     max_length: int
+    priority: int = 0
+    cache_salt: str | None = None
+    arrived_at: float = 0.0
+    num_pending: int = 0
     num_computed_tokens: int = 0
+    num_cached_tokens: int = 0
     blocks: BlockTable = field(default_factory=BlockTable)
+    device_tokens: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device_tokens = list(self.tokens)
 
     @property
     def num_tokens(self) -> int:
-        return len(self.tokens)
+        """Tokens there are, counting those that are pending."""
+        return len(self.tokens) + self.num_pending
 
     @property
     def num_output_tokens(self) -> int:
-        return self.num_tokens - self.num_prompt_tokens
+        """Generated tokens that have been read back."""
+        return len(self.tokens) - self.num_prompt_tokens
 
     @property
     def num_uncomputed_tokens(self) -> int:
-        return self.num_tokens - self.num_computed_tokens
-
-    @property
-    def stop_tokens_banned(self) -> bool:
-        """Whether it is too early to stop."""
-        return self.num_output_tokens < self.sampling.min_tokens
+        """Tokens a step still has to run; 0 once the longest answer is there or pending."""
+        return 0 if self.num_tokens >= self.max_length else self.num_tokens - self.num_computed_tokens
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the request is done, judged by its last output token; None if it goes on."""
+        """Why the request is done, judged by its last token read back; None if it goes on."""
         if self.num_output_tokens == 0:
             return None
         if self.tokens[-1] in self.sampling.stop_token_ids:
             return "stop"
-        return "length" if self.num_tokens >= self.max_length else None
+        return "length" if len(self.tokens) >= self.max_length else None

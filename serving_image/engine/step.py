@@ -1,0 +1,77 @@
+"""What passes between the scheduler's side of a step and the device's.
+
+::
+
+    core     schedule 1 ─ launch 1 ─ schedule 2 ─ launch 2 ─ read 1 ─ schedule 3 ─ launch 3 ─ read 2 …
+    device               └── step 1 ────────────┴── step 2 ────────────────────┴── step 3 …
+
+A step that is launched knows nothing of the host's later decisions: everything it needs is copied into its
+:class:`ScheduledRequest`, and the tokens that an earlier step has yet to sample are in ``Request.device_tokens`` by the time
+it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from serving_image.engine.protocol import TokenLogprobs
+from serving_image.engine.request import Request
+
+
+class ScheduledRequest(NamedTuple):
+    """``num_tokens`` tokens of a request, from position ``start``, that run in a step.
+
+    ``blocks`` are the cache blocks of the request's tokens up to the last of these, in order. ``samples`` says whether
+    this reaches the request's last token, so that the step yields its next one.
+    """
+
+    request: Request
+    start: int
+    num_tokens: int
+    blocks: tuple[int, ...]
+    samples: bool
+
+
+class SampledToken(NamedTuple):
+    """A request's next token."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step yielded.
+
+    ``sampled`` has every request whose item ``samples`` and did not fail. ``prompt_logprobs`` are those of the prompt
+    positions that the step computed, for requests that want them: entry ``i`` is about the token after position
+    ``start + i``. ``failed`` requests raised an error, which is logged: they must end; no state of others was touched.
+    ``seconds`` is the time the device was at it.
+    """
+
+    sampled: dict[Request, SampledToken] = field(default_factory=dict)
+    prompt_logprobs: dict[Request, list[TokenLogprobs]] = field(default_factory=dict)
+    failed: list[Request] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class PendingStep(Protocol):
+    """A step that was launched and may still run."""
+
+    def wait(self, seconds: float, /) -> bool:
+        """Wait at most this long for the step's end; whether it has ended."""
+
+    def result(self) -> StepResult:
+        """Wait for the step and read it. Raises only if the device is lost for good."""
+
+
+class StepRunner(Protocol):
+    """What computes steps, in the order of their launching; :class:`serving_image.runtime.runner.Runner`."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def launch(self, scheduled: Sequence[ScheduledRequest], /) -> PendingStep:
+        """Start computing and return at once."""
