@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -124,6 +125,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         block_size=arguments.block_size,
         seed=arguments.seed,
         threads=arguments.threads,
+        stall_timeout=arguments.stall_timeout,
     )
     server = ServerOptions(
         model=arguments.model,
@@ -134,6 +136,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         api_key_digests=_api_key_digests(arguments.api_key_file),
         chat_template=_text_of(arguments.chat_template, "--chat-template"),
         log_format=arguments.log_format,
+        stall_timeout=arguments.stall_timeout,
     )
     return Options(server, engine)
 
@@ -162,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own")
     add("--seed", type=_integer(0), default=0, help="seed of everything random that a request does not seed itself")
     add("--threads", type=_integer(1), metavar="N", help="CPU threads (default: one per core)")
+    add("--stall-timeout", type=_seconds, default=120.0, metavar="SECONDS", help="end an engine stuck in a step so long")
     add("--log-format", choices=("text", "json"), default="text")
     return parser
 
@@ -178,6 +182,16 @@ def _integer(lowest: int, highest: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{value:g} is out of range (more than 0)")
+    return value
 
 
 def _auto_or(parse: Callable[[str], int]) -> Callable[[str], int | None]:

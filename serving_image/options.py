@@ -17,7 +17,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine process is started with, sent as JSON on its command line.
 
     ``model`` is a local folder (the command line has resolved hub ids). ``max_model_len`` and ``kv_cache_memory``
-    (bytes) None mean: fit to the memory that is free. ``threads`` None means one per physical core.
+    (bytes) None mean: fit to the memory that is free. ``threads`` None means one per physical core. An engine that has
+    work but ends no step for ``stall_timeout`` seconds gives up.
     """
 
     model: str
@@ -34,13 +35,14 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_invariant: bool = False
     seed: int = 0
     threads: int | None = None
+    stall_timeout: float = 120.0
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the API process is started with, beside the engine's options.
 
     ``port`` 0 means: any free one. ``api_key_digests`` are SHA-256 digests; none means that no key is asked for.
-    ``chat_template`` is the text of a template that replaces the model's own.
+    ``chat_template`` is the text of a template that replaces the model's own. ``stall_timeout`` is the engine's.
     """
 
     model: str
@@ -50,5 +52,5 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     api_key_digests: tuple[bytes, ...] = ()
     chat_template: str | None = None
-    log_format: Quantization = Literal["auto", "none", "int8-dynamic"]
-LogFormat = "text"
+    log_format: LogFormat = "text"
+    stall_timeout: float = 120.0
