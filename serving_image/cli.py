@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own")
     add("--seed", type=_integer(0), default=0, help="seed of everything random that a request does not seed itself")
     add("--threads", type=_integer(1), metavar="N", help="CPU threads (default: one per core)")
-    add("--stall-timeout", type=_seconds, default=120.0, metavar="SECONDS", help="end an engine stuck in a step so long")
+    add("--stall-timeout", type=_seconds, default=120.0, metavar="SECONDS", help="give up when a step takes longer")
     add("--log-format", choices=("text", "json"), default="text")
     return parser
 
