@@ -117,7 +117,8 @@ class RequestOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     ``stop`` means a token of ``stop_token_ids`` was sampled; that token is the last of ``token_ids``.
     ``error`` carries a sentence for the user in ``error``. ``logprobs`` has one entry per token if they were asked
     for; ``prompt_logprobs``, one per prompt token but the first, comes once, with the first token or before it.
-    ``num_cached_tokens``, on the first message, counts prompt tokens found in the prefix cache.
+    On the first message, ``num_cached_tokens`` counts prompt tokens found in the prefix cache and ``queue_seconds`` is the
+    wait from arrival to first being scheduled.
     """
 
     request_id: str
@@ -125,6 +126,7 @@ class RequestOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     finish_reason: FinishReason | None = None
     error: str | None = None
     num_cached_tokens: int = 0
+    queue_seconds: float = 0.0
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
 
