@@ -8,8 +8,8 @@ from serving_image.engine.channel import Channel
 from serving_image.engine.core import EngineCore
 from serving_image.engine.protocol import AbortRequests, AddRequest, Drain, EngineInput, RequestOutput, StepOutput
 
-_HEARTBEAT_MS = 500
-"""An idle engine is heard twice a second; a busy one with every step."""
+_HEARTBEAT_SECONDS = 0.4
+"""However long a step takes, the server hears from the loop at least twice a second."""
 
 
 def run(core: EngineCore, channel: Channel) -> None:
@@ -17,18 +17,15 @@ def run(core: EngineCore, channel: Channel) -> None:
     draining = False
     last_sent = time.monotonic()
     while core.has_work or not draining:
-        refused: list[RequestOutput] = []
-        for message in channel.receive(0 if core.has_work else _HEARTBEAT_MS):
+        outputs: list[RequestOutput] = []
+        for message in channel.receive(0 if core.has_work else int(_HEARTBEAT_SECONDS * 1000)):
             draining = draining or isinstance(message, Drain)
-            refused += _handle(core, message, draining)
-        if core.has_work:
-            output = core.step()
-            channel.send(StepOutput(refused + output.outputs, output.stats))
-        elif refused or draining or time.monotonic() - last_sent >= _HEARTBEAT_MS / 1000:
-            channel.send(StepOutput(refused, core.stats()))
-        else:
-            continue
-        last_sent = time.monotonic()
+            outputs += _handle(core, message, draining)
+        step = core.step(_HEARTBEAT_SECONDS)
+        outputs += step.outputs
+        if outputs or step.stats.batch_tokens or draining or time.monotonic() - last_sent >= _HEARTBEAT_SECONDS:
+            channel.send(StepOutput(outputs, step.stats))
+            last_sent = time.monotonic()
 
 
 def _handle(core: EngineCore, message: EngineInput, draining: bool) -> list[RequestOutput]:

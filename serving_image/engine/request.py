@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from serving_image.engine.kv_cache import BlockTable
-from serving_image.engine.protocol import FinishReason, SamplingParams
+from serving_image.engine.protocol import FinishReason, SamplingParams, TokenLogprobs
 
 
 @dataclass(eq=False, slots=True)
@@ -20,8 +20,10 @@ class Request:
                                            in ``blocks``
                                   ◄─────   uncomputed: what a step still has to run; 1 while decoding
 
-    Everything but ``tokens``, ``num_pending``, ``num_computed_tokens``, ``num_cached_tokens`` and ``blocks`` is derived or
-    fixed. ``device_tokens`` belongs to the runner alone: the same tokens, but ahead by those that are pending.
+    Everything but ``tokens``, ``num_pending``, ``num_computed_tokens``, ``num_cached_tokens``, ``blocks``,
+    ``prompt_logprobs`` (as far as the prompt has been read back) and ``queue_seconds`` (how long it waited until it was
+    first scheduled; None before) is derived or fixed. ``order`` counts arrivals; the scheduler gives it.
+    ``device_tokens`` belongs to the runner alone: the same tokens, but ahead by those that are pending.
     """
 
     request_id: str
@@ -36,11 +38,20 @@ class Request:
     num_pending: int = 0
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
-    blocks: BlockTable = field(default_factory=BlockTable)
-    device_tokens: list[int] = field(default_factory=list)
+    order: int = 0
+    queue_seconds: float | None = None
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    blocks: BlockTable = field(init=False)
+    device_tokens: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.blocks = BlockTable(self.cache_salt)
         self.device_tokens = list(self.tokens)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Whose turn comes first: the lower priority value, then the older request."""
+        return self.priority, self.order
 
     @property
     def num_tokens(self) -> int:

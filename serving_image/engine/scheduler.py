@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.request import Request
+from serving_image.engine.request_queue import RequestQueue
+from serving_image.engine.step import ScheduledRequest
 
 
-class ScheduledRequest(NamedTuple):
-    """``num_tokens`` tokens of a request, from ``start``, that run in a step."""
+class Schedule(NamedTuple):
+    """A step's work, and how long the requests that run for the first time have waited, in seconds."""
 
-    request: Request
-    start: int
-    num_tokens: int
-
-    @property
-    def samples(self) -> bool:
-        """Whether this reaches the request's last token, so that the step yields its next one."""
-        return self.start + self.num_tokens == self.request.num_tokens
+    items: list[ScheduledRequest]
+    queue_seconds: list[float]
 
 
 class Scheduler:
     """Hands out one budget of tokens per step, without phases.
 
-    A request needs ``num_uncomputed_tokens`` to catch up: one while decoding, many after its arrival. Running requests
-    are served first, in order of arrival, then waiting ones join. What does not fit in the budget runs in later steps,
-    which is chunked prefill. When blocks run out, the newest running request gives its blocks back and starts over
-    later (recomputing also the tokens it had generated)::
+    A request needs ``num_uncomputed_tokens`` to catch up: one while decoding, many after its arrival. A step's budget
+    goes to
+
+    1. running requests that decode: one token each, in order of rank;
+    2. those that need more, running or waiting. Better priorities come first. Among equals, the oldest is sure of half
+       of what is left and the others take theirs from the rest, the shortest first, so that a short prompt overtakes
+       a long one without ever stopping it; what they leave is the oldest's too. What does not fit runs in later steps.
+
+    When blocks run out, the running request of the worst rank gives its own back and starts over later, with what is
+    still cached of them. So it does for a waiting request of a better priority that lacks a slot or blocks::
 
         waiting ──join──► running ──► finished
            ▲                 │
-           └─── preempt ─────┘   to the front of the queue: it is older than everything that waits
+           └─── preempt ─────┘   to its old place: ranks never change, so no two requests preempt each other in turn
+
+    A preempted request cannot join in the very schedule that preempts it. As the core has read every step but one when
+    it schedules, all that was launched for a request before its preemption has been read before it runs again.
     """
 
     def __init__(self, pool: BlockPool, max_num_seqs: int, max_num_batched_tokens: int) -> None:
         self._pool = pool
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []
+        self._waiting = RequestQueue()
+        self._running = RequestQueue()
+        self._num_added = 0
         self.num_preemptions = 0
+        self.prefix_cache_queries = 0
+        """Prompt tokens that were looked up in the prefix cache, once for each request that has run."""
+        self.prefix_cache_hits = 0
+        """Those of them that were found there."""
 
     @property
     def num_running(self) -> int:
@@ -52,67 +63,164 @@ class Scheduler:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    def __iter__(self) -> Iterator[Request]:
-        """Every live request, oldest first."""
-        yield from self._running
-        yield from self._waiting
-
     def add(self, request: Request) -> None:
         """Queue a new request. The caller has checked that it can ever fit."""
-        self._waiting.append(request)
+        request.order = self._num_added
+        self._num_added += 1
+        self._waiting.add(request)
 
     def remove(self, requests: Iterable[Request]) -> None:
-        """Forget live requests, finished or aborted, and free their blocks."""
-        gone = set(requests)
-        for request in gone:
-            self._pool.release(request.blocks)
-        self._running = [request for request in self._running if request not in gone]
-        self._waiting = deque(request for request in self._waiting if request not in gone)
+        """Forget live requests, finished or aborted, and free their blocks.
 
-    def schedule(self) -> list[ScheduledRequest]:
+        Their blocks may go to others at once, even if a launched step still writes to them: steps run in order.
+        """
+        for request in requests:
+            self._pool.release(request.blocks)
+            if not self._running.discard(request):
+                self._waiting.discard(request)
+
+    def schedule(self, now: float) -> Schedule:
         """The next step's work: at most ``max_num_batched_tokens`` tokens of at most ``max_num_seqs`` requests.
 
-        Every scheduled token has a block. Empty only if no request is live.
+        Every scheduled token has a block, and counts as computed from now on. Empty only if no request is live or all
+        that is left of those that are is pending.
         """
-        scheduled: list[ScheduledRequest] = []
-        budget = self._max_num_batched_tokens
-        preempted = False
-        index = 0
-        while index < len(self._running) and budget > 0:
-            request = self._running[index]
-            while not self._grow(request):
-                preempted = True
-                self._preempt(self._running[-1])
-                if index == len(self._running):
-                    break  # it was itself the newest
-            else:
-                budget -= self._take(request, budget, scheduled)
-                index += 1
-        # A request that was just preempted must not come straight back for the blocks it gave up.
-        while not preempted and budget > 0 and self._waiting and len(self._running) < self._max_num_seqs:
-            request = self._waiting[0]
-            if not self._grow(request):
+        preempted: list[Request] = []
+        candidates = self._joinable(preempted)
+        items, behind = self._schedule_decodes(preempted)
+        candidates += behind
+        budget = self._max_num_batched_tokens - len(items)
+        queue_seconds: list[float] = []
+        if budget and candidates:
+            candidates.sort(key=attrgetter("rank"))
+            for _, equals in groupby(candidates, attrgetter("priority")):
+                for item in self._share(list(equals), budget):
+                    budget -= item.num_tokens
+                    items.append(item)
+                    if item.request.queue_seconds is None:
+                        item.request.queue_seconds = now - item.request.arrived_at
+                        queue_seconds.append(item.request.queue_seconds)
+        for request in preempted:
+            self._waiting.add(request)
+        return Schedule(items, queue_seconds)
+
+    def _joinable(self, preempted: list[Request]) -> list[Request]:
+        """The waiting requests, in order of rank, that would all get a slot and blocks now.
+
+        Nobody overtakes one that does not fit, or a large request might wait for ever. One block is kept for each
+        running request: without it, who joins might be preempted in the next step.
+        """
+        if not self._waiting:
+            return []
+        joinable: list[Request] = []
+        slots = self._max_num_seqs - len(self._running)
+        free = self._pool.num_free - len(self._running)
+        for request in self._waiting:
+            worst = self._running[-1].priority if self._running else request.priority
+            if slots == 0 and worst <= request.priority:
                 break
-            self._running.append(self._waiting.popleft())
-            budget -= self._take(request, budget, scheduled)
-        return scheduled
+            cost = self._pool.cost(request.num_tokens, self._lookup(request))
+            for victim in self._victims(request, slots, cost - free):
+                slots += 1
+                free += self._preempt(victim, preempted) + 1
+            if slots == 0 or free < cost:
+                break
+            slots -= 1
+            free -= cost + 1
+            joinable.append(request)
+        return joinable
 
-    def advance(self, scheduled: Iterable[ScheduledRequest]) -> None:
-        """Record that a step's tokens are in the cache."""
-        for request, start, num_tokens in scheduled:
-            request.num_computed_tokens = start + num_tokens
+    def _victims(self, request: Request, slots: int, lacking: int) -> list[Request]:
+        """Whom to preempt, worst first, so that ``request`` gets a slot and the blocks it lacks; none if in vain."""
+        victims: list[Request] = []
+        for victim in reversed(self._running):
+            if (slots + len(victims) > 0 and lacking <= 0) or victim.priority <= request.priority:
+                break
+            victims.append(victim)
+            lacking -= len(victim.blocks.blocks) + 1
+        return victims if lacking <= 0 else []
 
-    def _grow(self, request: Request) -> bool:
-        return self._pool.grow(request.blocks, request.num_tokens, request.max_length)
+    def _schedule_decodes(self, preempted: list[Request]) -> tuple[list[ScheduledRequest], list[Request]]:
+        """The running requests that decode, as far as the budget goes, and those that are further behind."""
+        items: list[ScheduledRequest] = []
+        behind: list[Request] = []
+        budget = self._max_num_batched_tokens
+        index = 0
+        while index < len(self._running):  # it may become shorter, from its end
+            request = self._running[index]
+            index += 1
+            uncomputed = request.num_uncomputed_tokens
+            if uncomputed > 1:
+                behind.append(request)
+            elif uncomputed == 1 and len(items) < budget and self._grow(request, preempted):
+                items.append(_advance(request, 1, self._pool.block_size))
+        return items, behind
 
-    def _take(self, request: Request, budget: int, scheduled: list[ScheduledRequest]) -> int:
-        num_tokens = min(request.num_uncomputed_tokens, budget)
-        scheduled.append(ScheduledRequest(request, request.num_computed_tokens, num_tokens))
-        return num_tokens
+    def _grow(self, request: Request, preempted: list[Request]) -> bool:
+        """Give a running request the blocks it needs, if need be those of worse ranks; False if it is the worst."""
+        while not self._pool.grow(request.blocks, request.num_tokens):
+            victim = self._running[-1]
+            self._preempt(victim, preempted)
+            if victim is request:
+                return False
+        return True
 
-    def _preempt(self, request: Request) -> None:
-        self._running.remove(request)
+    def _share(self, candidates: Sequence[Request], budget: int) -> list[ScheduledRequest]:
+        """Divide what is left of the budget among candidates of one priority; the first is the oldest."""
+        if budget == 0:
+            return []
+        oldest, *others = candidates
+        others.sort(key=attrgetter("num_uncomputed_tokens"))  # of equal ones, the older stays first
+        guaranteed = min(oldest.num_uncomputed_tokens, -(-budget // 2))
+        items: list[ScheduledRequest] = []
+        for request, held_back in [*((request, guaranteed) for request in others), (oldest, 0)]:
+            if budget > held_back and (request.blocks.blocks or self._join(request)):
+                num_tokens = min(request.num_uncomputed_tokens, budget - held_back)
+                budget -= num_tokens
+                items.append(_advance(request, num_tokens, self._pool.block_size))
+        return items
+
+    def _join(self, request: Request) -> bool:
+        """Let a waiting request run, from where the prefix cache ends; False if too few blocks are left."""
+        cached = self._lookup(request)
+        if not self._pool.grow(request.blocks, request.num_tokens, cached):
+            return False
+        request.num_computed_tokens = len(cached) * self._pool.block_size
+        if request.queue_seconds is None:
+            request.num_cached_tokens = request.num_computed_tokens
+            self.prefix_cache_queries += request.num_prompt_tokens if self._may_share(request) else 0
+            self.prefix_cache_hits += request.num_cached_tokens
+        self._waiting.discard(request)
+        self._running.add(request)
+        return True
+
+    def _lookup(self, request: Request) -> list[int]:
+        """Cached blocks of a request that waits; never of its last token, whose scores the next one is chosen by."""
+        if not self._may_share(request):
+            return []
+        return self._pool.lookup(request.blocks, request.tokens, request.num_tokens - 1)
+
+    def _may_share(self, request: Request) -> bool:
+        # Prompt logprobs need every prompt token's scores.
+        return self._pool.enable_prefix_caching and request.sampling.prompt_logprobs is None
+
+    def _preempt(self, request: Request, preempted: list[Request]) -> int:
+        """Take a running request's blocks; how many of them nobody else holds."""
+        free = self._pool.num_free
+        self._running.discard(request)
         self._pool.release(request.blocks)
         request.num_computed_tokens = 0
-        self._waiting.appendleft(request)
+        preempted.append(request)
         self.num_preemptions += 1
+        return self._pool.num_free - free
+
+
+def _advance(request: Request, num_tokens: int, block_size: int) -> ScheduledRequest:
+    """Take the next ``num_tokens`` tokens of a request as computed, and the token they yield as pending."""
+    start = request.num_computed_tokens
+    stop = start + num_tokens
+    samples = stop == request.num_tokens
+    request.num_computed_tokens = stop
+    request.num_pending += samples
+    blocks = tuple(request.blocks.blocks[: -(-stop // block_size)])
+    return ScheduledRequest(request, start, num_tokens, blocks, samples)
