@@ -1,127 +1,164 @@
-"""Choosing the next token of every request of a step, in one batch."""
+"""Choosing the next token of every request of a step, in one batch.
+
+The order of things is vLLM's (``vllm/v1/sample/sampler.py``)::
+
+    raw scores ─► log-probabilities to report
+        │
+        └─► allowed tokens, bad words, minimum length, bias, penalties ─► greedy: the best
+                │
+                └─► temperature ─► min-p ─► top-k ─► top-p ─► random: one of those that are left
+
+Everything is row by row: a row's token is bitwise the same whatever other rows there are. See
+:mod:`serving_image.runtime.blocked` for how little of the vocabulary is looked at twice.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_MIN_TEMPERATURE = 1e-5
-_FIRST_LOOK = 1024
-"""Candidates sorted at first for top-p: a full sort of 32,000 takes 2.1 ms per row, this 0.17 ms."""
+from serving_image.engine.protocol import TokenLogprobs
+from serving_image.engine.step import SampledToken
+from serving_image.runtime.blocked import Located, first_best, locate
+from serving_image.runtime.logits_processing import process_logits
+from serving_image.runtime.logprobs import report, token_logprobs
+from serving_image.runtime.sampling_row import SamplingRow
+
+__all__ = ["SamplingRow", "sample", "token_logprobs", "uniform"]
+
+_NOTHING = -1
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingRow:
-    """How to choose one token. ``top_k`` 0 is off; ``uniform`` is in [0, 1).
+def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken | None]:
+    """The next token of every row.
 
-    ``banned`` tokens cannot be chosen: the stop tokens, until ``min_tokens`` are there.
+    :param logits: ``[rows, vocab]`` float32, contiguous, raw; changed.
+    :returns: one per row. None where nothing can be chosen, so that the request must fail: its scores hold a NaN or
+        +inf (the model overflowed), or its own constraints leave no token. Other rows are not affected.
     """
-
-    temperature: float
-    top_k: int
-    top_p: float
-    uniform: float
-    banned: frozenset[int] = frozenset()
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the best token is taken; below 1e-5, dividing by the temperature could overflow, so as in vLLM
-        it counts as 0."""
-        return self.temperature < _MIN_TEMPERATURE
-
-    @property
-    def truncated(self) -> bool:
-        return self.top_k > 0 or self.top_p < 1
+    reported = _reported(logits, rows)
+    process_logits(logits, rows)
+    chosen = _column_or_nothing(first_best(logits))
+    members = [i for i, row in enumerate(rows) if not row.greedy]
+    if members:
+        scores, index = _take(logits, members)
+        chosen[index] = _column_or_nothing(_draw(scores, [rows[i] for i in members]))
+    logprobs: dict[int, TokenLogprobs] = {}
+    for group in reported:
+        reports = report(group.logprobs, chosen[group.rows].clamp_min(0), group.num_top)
+        logprobs.update(zip(group.members, reports, strict=True))
+    return [
+        None if token_id == _NOTHING else SampledToken(token_id, logprobs.get(i))
+        for i, token_id in enumerate(chosen.tolist())
+    ]
 
 
 def uniform(seed: int, index: int) -> float:
-    """The ``index``-th number in [0, 1) of the stream ``seed``.
+    """The ``index``-th number in [0, 1) of the stream ``seed`` (of which the low 64 bits count).
 
     Counter-based, so a token's randomness depends on nothing but its request's seed and its place: not on the batch,
     the device, a preemption or a repeated step.
     """
-    digest = hashlib.blake2b(
-        seed.to_bytes(8, "little", signed=seed < 0) + index.to_bytes(8, "little"), digest_size=8
-    ).digest()
+    key = (seed % 2**64).to_bytes(8, "little") + index.to_bytes(8, "little")
+    digest = hashlib.blake2b(key, digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) / (1 << 53)
 
 
-def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """One token id per row, ``[rows]`` int64 on the device of ``logits``.
+class _Reported(NamedTuple):
+    """Rows that want ``num_top`` log-probabilities reported, and theirs: ``[members, vocab]``."""
 
-    :param logits: ``[rows, vocab]`` float32; may be changed.
+    members: list[int]
+    rows: Tensor
+    num_top: int
+    logprobs: Tensor
 
-    As in vLLM: temperature first, then the ``top_k`` best tokens, then the smallest set of the best of these whose
-    probability reaches ``top_p``; at least one token always remains.
+
+def _reported(logits: Tensor, rows: Sequence[SamplingRow]) -> list[_Reported]:
+    """Grouped by how many are wanted: which of equal tokens are the best may depend on how many are looked for."""
+    wanted: defaultdict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.params.logprobs is not None:
+            wanted[row.params.logprobs].append(i)
+    groups = []
+    for num_top, members in wanted.items():
+        index = torch.tensor(members, device=logits.device)
+        groups.append(_Reported(members, index, num_top, logits[index].log_softmax(dim=-1)))
+    return groups
+
+
+def _column_or_nothing(located: Located) -> Tensor:
+    return torch.where(located.found, located.columns, _NOTHING)
+
+
+def _draw(scores: Tensor, rows: Sequence[SamplingRow]) -> Located:
+    """Sample every row of ``scores``, which is changed, at its temperature and within its truncation."""
+    scores /= _column([row.params.temperature for row in rows], scores)
+    _truncate(scores, rows)
+    probabilities = torch.softmax(scores, dim=-1, out=scores)
+    uniforms = [uniform(row.seed, row.num_output_tokens) for row in rows]
+    return locate(probabilities, torch.tensor(uniforms, dtype=torch.float64, device=scores.device))
+
+
+def _truncate(scores: Tensor, rows: Sequence[SamplingRow]) -> None:
+    """Set to -inf what min-p, top-k and top-p leave out; the best token always remains, equal tokens stay together."""
+    members = [i for i, row in enumerate(rows) if row.params.min_p > 0]
+    if members:
+        part, index = _take(scores, members)
+        # p < min_p × the best p, of which only the logarithms are there.
+        margins = _column([math.log(rows[i].params.min_p) for i in members], scores)
+        _put(scores, index, part.masked_fill_(part < part.amax(dim=1, keepdim=True) + margins, float("-inf")))
+    members = [i for i, row in enumerate(rows) if row.sorted_truncation]
+    if members:
+        part, index = _take(scores, members)
+        cutoff = _sorted_cutoff(part, [rows[i] for i in members])
+        _put(scores, index, part.masked_fill_(part < cutoff, float("-inf")))
+
+
+def _sorted_cutoff(scores: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """The least score that top-k and top-p keep, ``[rows, 1]``.
+
+    Top-k keeps what is not below the k-th best; top-p, of these, what is not below the one at which the sum of
+    probabilities, from the least on, exceeds 1 - p.
     """
-    for position, row in enumerate(rows):
-        if row.banned:
-            logits[position, list(row.banned)] = float("-inf")
-    chosen = logits.argmax(dim=-1)
-    for truncated, choose in ((False, _sample_all), (True, _sample_truncated)):
-        members = [i for i, row in enumerate(rows) if not row.greedy and row.truncated == truncated]
-        if members:
-            index = torch.tensor(members, device=logits.device)
-            chosen[index] = choose(logits[index], [rows[i] for i in members])
-    return chosen
+    vocab = scores.shape[1]
+    ordered = _sorted(scores)
+    first = _column([vocab - min(row.params.top_k or vocab, vocab) for row in rows], scores, torch.int64)
+    cutoff = ordered.gather(1, first)
+    if all(row.params.top_p >= 1 for row in rows):
+        return cutoff
+    probabilities = torch.softmax(ordered.masked_fill_(ordered < cutoff, float("-inf")), dim=-1)
+    left_out = torch.tensor([max(0.0, 1 - row.params.top_p) for row in rows], dtype=torch.float64, device=scores.device)
+    return ordered.gather(1, locate(probabilities, left_out).columns[:, None])
 
 
-def _sample_all(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    return _invert(_probabilities(logits, rows), rows)
+def _sorted(scores: Tensor) -> Tensor:
+    """A copy with every row in rising order."""
+    if scores.device.type == "cpu":
+        # Vectorised: 0.09 ms per row of 32,000, where torch takes 4.
+        return torch.from_numpy(np.sort(scores.numpy(), axis=1))
+    return scores.sort(dim=1).values
 
 
-def _sample_truncated(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    probabilities = _probabilities(logits, rows)
-    vocab = logits.shape[1]
-    # A row's own top_k bounds what it needs; the rest is decided by how many tokens its top_p takes.
-    top_k = _column([row.top_k or vocab for row in rows], torch.int64, logits.device).clamp_max(vocab)
-    top_p = _column([row.top_p for row in rows], torch.float32, logits.device)
-    count = min(vocab, max(_FIRST_LOOK, *(row.top_k for row in rows)))
-    best = torch.topk(probabilities, count)
-    kept = _nucleus(best.values, probabilities, top_k, top_p)
-    if count < vocab and bool(((kept[:, -1:] > 0) & (top_k > count)).any()):
-        best = torch.topk(probabilities, vocab)
-        kept = _nucleus(best.values, probabilities, top_k, top_p)
-    return best.indices.gather(1, _invert(kept, rows)[:, None])[:, 0]
+def _take(values: Tensor, members: Sequence[int]) -> tuple[Tensor, Tensor | slice]:
+    """Those rows of ``values``, and how to index them: without a copy if it is all of them."""
+    if len(members) == len(values):
+        return values, slice(None)
+    index = torch.tensor(members, device=values.device)
+    return values[index], index
 
 
-def _nucleus(best: Tensor, probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """``best`` (descending, ``[rows, count]``) with the tokens outside top-k and top-p set to 0.
-
-    Top-p counts within the ``top_k`` best; where top-k is off, within all of ``probabilities``.
-    """
-    rank = torch.arange(best.shape[1], device=best.device)
-    within_k = best.masked_fill(rank >= top_k, 0.0)
-    unlimited = top_k >= probabilities.shape[1]
-    total = torch.where(unlimited, probabilities.sum(1, keepdim=True), within_k.sum(1, keepdim=True))
-    before = within_k.cumsum(dim=1) - within_k
-    outside = (before >= top_p * total) & (rank > 0)
-    return within_k.masked_fill(outside, 0.0)
+def _put(values: Tensor, index: Tensor | slice, part: Tensor) -> None:
+    """Bring back what :func:`_take` took, if it was a copy."""
+    if isinstance(index, Tensor):
+        values[index] = part
 
 
-def _probabilities(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    temperature = _column([row.temperature for row in rows], torch.float32, logits.device)
-    return (logits / temperature).softmax(dim=-1)
-
-
-def _invert(weights: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Sample columns of ``weights`` ``[rows, n]`` (not normalised) by inverting their distribution function.
-
-    The sums are in float64, whose rounding cannot hide even a token of probability 1e-12 among 100,000; a column of
-    weight 0 is never chosen.
-    """
-    cumulative = weights.cumsum(dim=1, dtype=torch.float64)
-    total = cumulative[:, -1:].contiguous()
-    threshold = _column([row.uniform for row in rows], torch.float64, weights.device) * total
-    index = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    # A uniform just below 1 may round its threshold up to the total: then the last token that has weight is meant.
-    last = torch.searchsorted(cumulative, total)[:, 0]
-    return torch.minimum(index, last)
-
-
-def _column(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)[:, None]
+def _column(values: Sequence[float], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=like.device)[:, None]
