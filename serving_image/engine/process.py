@@ -11,6 +11,9 @@ from pathlib import Path
 #: Turns of the loop in which a thread waits at a barrier before it sleeps: some microseconds.
 SPIN_COUNT = "1000"
 
+#: Exit status of an engine that its watchdog has ended (:mod:`serving_image.engine.watchdog`).
+STALLED_STATUS = 75
+
 _PR_SET_PDEATHSIG = 1
 
 

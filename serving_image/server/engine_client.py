@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import zmq
@@ -17,11 +17,15 @@ from serving_image.engine.protocol import (
     EngineFailed,
     EngineInput,
     EngineReady,
-    EngineStats,
+    FinishReason,
     RequestOutput,
     decode_output,
     encode,
 )
+from serving_image.server.completion_rate import CompletionRate
+from serving_image.server.metrics import Metrics
+from serving_image.server.pulse import Pulse
+from serving_image.server.sequence_metrics import SequenceRecord
 
 
 class OutputStream:
@@ -30,14 +34,29 @@ class OutputStream:
     Ends when each request has finished, or when the engine has.
     """
 
-    def __init__(self, request_ids: Iterable[str]) -> None:
-        self.unfinished = set(request_ids)
+    def __init__(self, records: Mapping[str, SequenceRecord]) -> None:
+        self.unfinished = set(records)
+        self._records = records
+        self._reasons: dict[str, FinishReason] = dict.fromkeys(records, "abort")
         self._outputs: deque[RequestOutput] = deque()
         self._changed = asyncio.Event()
 
-    def put(self, output: RequestOutput) -> None:
+    def put(self, output: RequestOutput, now: float) -> None:
+        """Add an output, which came ``now``."""
+        if output.request_id in self.unfinished:
+            self._records[output.request_id].read(output, now)
         self._outputs.append(output)
         self._changed.set()
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        """One request ends for this reason, whatever the engine still says of it."""
+        self.unfinished.discard(request_id)
+        self._reasons[request_id] = reason
+
+    def close(self, now: float) -> None:
+        """Nobody reads any more: note how each request ended. One that had not was aborted."""
+        for request_id, record in self._records.items():
+            record.finish(self._reasons[request_id], now)
 
     async def __aiter__(self) -> AsyncIterator[RequestOutput]:
         while self._outputs or self.unfinished:
@@ -46,19 +65,19 @@ class OutputStream:
                 await self._changed.wait()
             output = self._outputs.popleft()
             if output.finish_reason is not None:
-                self.unfinished.discard(output.request_id)
+                self.finish(output.request_id, output.finish_reason)
             yield output
 
 
 class EngineClient:
     """One engine process, seen from the event loop.
 
-    :param on_step: called with the engine's state after each of its steps.
+    :param metrics: learns of the engine's start, its steps, and its sequences.
     :ivar ready: what the engine said when it was; None while it loads.
     :ivar failed: why the engine cannot go on.
     """
 
-    def __init__(self, input_address: str, output_address: str, clock: Callable[[], float]) -> None:
+    def __init__(self, input_address: str, output_address: str, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._context = zmq.asyncio.Context()
         self._input = self._context.socket(zmq.PUSH)
         self._output = self._context.socket(zmq.PULL)
@@ -69,14 +88,15 @@ class EngineClient:
             socket.linger = 0
         self._input.bind(input_address)
         self._output.bind(output_address)
+        self._metrics = metrics
         self._clock = clock
         self._streams: dict[str, OutputStream] = {}
-        self._heard_at = clock()
+        self._pulse = Pulse(clock())
+        self._rate = CompletionRate()
         self._idle = asyncio.Event()
         self._idle.set()
         self.ready: EngineReady | None = None
         self.failed: EngineFailed | None = None
-        self.stats: EngineStats | None = None
 
     @property
     def num_live(self) -> int:
@@ -85,31 +105,50 @@ class EngineClient:
 
     @property
     def heartbeat_age(self) -> float:
-        """Seconds since the engine was last heard of; it speaks at least once a second between steps."""
-        return self._clock() - self._heard_at
+        """Seconds since the engine was last heard of; it speaks twice a second, within a step as well."""
+        return self._pulse.seconds_of_silence(self._clock())
+
+    @property
+    def seconds_without_progress(self) -> float:
+        """Seconds for which the engine has had work but ended no step; 0 when idle."""
+        return self._pulse.seconds_without_progress(self._clock())
+
+    def seconds_until_ended(self, num_sequences: int) -> float:
+        """How long it takes, at the rate of the last minute, until so many sequences end; may be infinite."""
+        return self._rate.seconds_for(num_sequences, self._clock())
 
     async def receive(self) -> EngineReady | EngineFailed | None:
         """Take one message of the engine and deliver what is in it; returns it if it is no step."""
         message = decode_output(await self._output.recv())
-        self._heard_at = self._clock()
+        now = self._clock()
         if isinstance(message, EngineReady):
+            self._pulse.heard(now)
+            self._metrics.engine_ready(message)
             self.ready = message
             return message
         if isinstance(message, EngineFailed):
             self.failed = message
             return message
-        self.stats = message.stats
+        self._pulse.stepped(message.stats, now)
+        self._metrics.engine_spoke(message.stats)
         for output in message.outputs:
+            if output.finish_reason is not None:
+                self._rate.count(now)
             stream = self._streams.get(output.request_id)
             # No stream: the request was aborted while this output was on its way.
             if stream is not None:
-                stream.put(output)
+                stream.put(output, now)
         return None
 
     @contextmanager
-    def submit(self, requests: Sequence[AddRequest]) -> Iterator[OutputStream]:
-        """Send requests and follow them; those unfinished at the end of the block are aborted."""
-        stream = OutputStream(request.request_id for request in requests)
+    def submit(self, requests: Sequence[AddRequest], n: int) -> Iterator[OutputStream]:
+        """Send requests and follow them; those unfinished at the end of the block are aborted.
+
+        :param n: so many in a row continue the same prompt.
+        :raises RuntimeError: the engine is not ready.
+        """
+        records = self._metrics.open(requests, n, self._clock())
+        stream = OutputStream({request.request_id: record for request, record in zip(requests, records, strict=True)})
         for request in requests:
             self._streams[request.request_id] = stream
             self._send(request)
@@ -121,12 +160,13 @@ class EngineClient:
                 del self._streams[request.request_id]
             if stream.unfinished:
                 self._send(AbortRequests(sorted(stream.unfinished)))
+            stream.close(self._clock())
             if not self._streams:
                 self._idle.set()
 
-    def abort(self, request_id: str) -> None:
-        """End one request of a stream that goes on for others; no more of its outputs are awaited."""
-        self._streams[request_id].unfinished.discard(request_id)
+    def stop(self, request_id: str) -> None:
+        """End one request at a stop string; no more of its outputs are awaited."""
+        self._streams[request_id].finish(request_id, "stop")
         self._send(AbortRequests([request_id]))
 
     def drain(self) -> None:
@@ -147,9 +187,10 @@ class EngineClient:
         """The engine is gone: end every stream with an error, and take no more."""
         if self.failed is None:
             self.failed = EngineFailed(message, "")
+        now = self._clock()
         for request_id, stream in list(self._streams.items()):
             if request_id in stream.unfinished:
-                stream.put(RequestOutput(request_id, [], finish_reason="error", error=message))
+                stream.put(RequestOutput(request_id, [], finish_reason="error", error=message), now)
 
     def close(self) -> None:
         self._context.destroy(linger=0)

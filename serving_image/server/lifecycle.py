@@ -60,15 +60,16 @@ def serve(options: ServerOptions, process: EngineProcess, folder: Path, listener
 
 
 async def _serve(options: ServerOptions, process: EngineProcess, folder: Path, listener: socket.socket) -> int:
-    client = EngineClient(process.input_address, process.output_address, time.monotonic)
+    metrics = Metrics(options.served_model_name, process.process.pid)
+    client = EngineClient(process.input_address, process.output_address, metrics, time.monotonic)
     try:
-        return await _Lifecycle(process, _load_state(options, client, folder), listener).run()
+        return await _Lifecycle(process, _load_state(options, client, metrics, folder), listener).run()
     finally:
         process.kill()
         client.close()
 
 
-def _load_state(options: ServerOptions, client: EngineClient, folder: Path) -> ServerState:
+def _load_state(options: ServerOptions, client: EngineClient, metrics: Metrics, folder: Path) -> ServerState:
     tokenizer = Tokenizer(folder)
     defaults = read_generation_defaults(folder)
     if tokenizer.eos_token_id is not None:
@@ -79,7 +80,7 @@ def _load_state(options: ServerOptions, client: EngineClient, folder: Path) -> S
         tokenizer=tokenizer,
         chat_template=load_chat_template(folder, options.chat_template, tokenizer.special_tokens),
         defaults=defaults,
-        metrics=Metrics(options.served_model_name, lambda: client.stats),
+        metrics=metrics,
         clock=time.monotonic,
         now=time.time,
         new_id=lambda: uuid.uuid4().hex,

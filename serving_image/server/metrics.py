@@ -2,92 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from serving_image.engine.protocol import EngineStats
+from serving_image.engine.protocol import AddRequest, EngineReady, EngineStats
+from serving_image.server.sequence_metrics import SequenceMetrics, SequenceRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_LATENCY_BUCKETS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0)
-_FIRST_TOKEN_BUCKETS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+STEP_TOKENS_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+def _kv_cache_usage(stats: EngineStats) -> float:
+    return 1 - stats.num_free_blocks / stats.num_total_blocks if stats.num_total_blocks else 0.0
+
+
+#: Name, help and value of what the engine counts itself; each is read from its last word when somebody asks.
+_Figure = tuple[str, str, Callable[[EngineStats], float]]
+GAUGES: tuple[_Figure, ...] = (
+    ("vllm:num_requests_running", "Sequences in the running batch.", lambda stats: stats.num_running),
+    ("vllm:num_requests_waiting", "Sequences waiting to be scheduled.", lambda stats: stats.num_waiting),
+    ("vllm:kv_cache_usage_perc", "Share of KV cache blocks in use; 1 is all.", _kv_cache_usage),
 )
-_NEXT_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-FINISHED_REASONS = ("stop", "length", "abort", "error")
+COUNTERS: tuple[_Figure, ...] = (
+    ("vllm:prefix_cache_queries", "Prompt tokens looked up in the cache.", lambda stats: stats.prefix_cache_queries),
+    ("vllm:prefix_cache_hits", "Prompt tokens found in the cache.", lambda stats: stats.prefix_cache_hits),
+    ("vllm:num_preemptions", "Sequences put back to wait for memory.", lambda stats: stats.num_preemptions),
+)
+_BEFORE_THE_FIRST_STEP = EngineStats(
+    step=0,
+    num_running=0,
+    num_waiting=0,
+    num_free_blocks=0,
+    num_total_blocks=0,
+    num_preemptions=0,
+    batch_tokens=0,
+    step_seconds=0.0,
+)
 
 
 class Metrics:
-    """The metrics of one served model; every one carries the label ``model_name``.
+    """The metrics of one served model; those of vLLM carry its labels ``model_name`` and ``engine``.
 
-    :param stats: the engine's state after its last step, or None before the first.
+    :param engine_pid: the engine's process, whose memory and open files are reported beside this process's.
     """
 
-    def __init__(self, model_name: str, stats: Callable[[], EngineStats | None]) -> None:
+    def __init__(self, model_name: str, engine_pid: int) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._labels = {"model_name": model_name, "engine": "0"}
         self._registry = registry = CollectorRegistry()
-        label, names = (model_name,), ("model_name",)
+        GCCollector(registry)
+        PlatformCollector(registry)
+        ProcessCollector(registry=registry)
+        ProcessCollector(namespace="slipway_engine", pid=lambda: engine_pid, registry=registry)
+        Gauge("slipway:server_tasks", "Tasks of the server's event loop.", registry=registry).set_function(_num_tasks)
+        self._engine = _EngineCollector(self._labels)
+        registry.register(self._engine)
+        self._step_tokens = Histogram(
+            "vllm:iteration_tokens_total",
+            "Tokens that a step ran.",
+            tuple(self._labels),
+            registry=registry,
+            buckets=STEP_TOKENS_BUCKETS,
+        ).labels(*self._labels.values())
+        self._sequences: SequenceMetrics | None = None
 
-        def gauge(name: str, text: str, value: Callable[[EngineStats], float]) -> None:
-            def current() -> float:
-                now = stats()
-                return 0.0 if now is None else value(now)
+    def engine_ready(self, ready: EngineReady) -> None:
+        """Add what depends on the engine's configuration; call it once."""
+        cache = {
+            "engine": self._labels["engine"],
+            "block_size": str(ready.block_size),
+            "num_gpu_blocks": str(ready.num_blocks),
+            "cache_dtype": ready.dtype,
+        }
+        info = Gauge("vllm:cache_config_info", "The KV cache's configuration.", tuple(cache), registry=self._registry)
+        info.labels(*cache.values()).set(1)
+        self._sequences = SequenceMetrics(self._registry, self._labels, ready.max_model_len)
 
-            Gauge(name, text, names, registry=registry).labels(*label).set_function(current)
+    def engine_spoke(self, stats: EngineStats) -> None:
+        """Take the engine's state after a step, or, with 0 ``batch_tokens``, between steps."""
+        self._engine.stats = stats
+        if stats.batch_tokens:
+            self._step_tokens.observe(stats.batch_tokens)
 
-        gauge("vllm:num_requests_running", "Sequences in the running batch.", lambda s: s.num_running)
-        gauge("vllm:num_requests_waiting", "Sequences waiting to be scheduled.", lambda s: s.num_waiting)
-        gauge("vllm:kv_cache_usage_perc", "Share of KV cache blocks in use; 1 is all.", _kv_cache_usage)
+    def open(self, requests: Sequence[AddRequest], n: int, now: float) -> list[SequenceRecord]:
+        """A record for each of ``requests``, which arrive ``now``: ``n`` in a row continue the same prompt.
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(name, text, names, registry=registry).labels(*label)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, names, registry=registry, buckets=buckets).labels(*label)
-
-        self._prompt_tokens = counter("vllm:prompt_tokens", "Prompt tokens processed.")
-        self._generation_tokens = counter("vllm:generation_tokens", "Tokens generated.")
-        self._first_token = histogram(
-            "vllm:time_to_first_token_seconds", "From acceptance to the first token.", _FIRST_TOKEN_BUCKETS
-        )
-        self._next_token = histogram(
-            "vllm:inter_token_latency_seconds", "Between tokens of a sequence.", _NEXT_TOKEN_BUCKETS
-        )
-        self._end_to_end = histogram(
-            "vllm:e2e_request_latency_seconds", "From acceptance to the last token.", _LATENCY_BUCKETS
-        )
-        success = Counter(
-            "vllm:request_success", "Sequences ended, by reason.", (*names, "finished_reason"), registry=registry
-        )
-        # All reasons from the start: a rate over a series that appears late misses its first event.
-        self._finished = {reason: success.labels(model_name, reason) for reason in FINISHED_REASONS}
-
-    def first_token(self, num_prompt_tokens: int, seconds: float) -> None:
-        """A sequence's first token came ``seconds`` after its request was accepted."""
-        self._prompt_tokens.inc(num_prompt_tokens)
-        self._first_token.observe(seconds)
-
-    def next_token(self, seconds: float) -> None:
-        """A further token came ``seconds`` after the one before it."""
-        self._next_token.observe(seconds)
-
-    def generated(self, num_tokens: int) -> None:
-        self._generation_tokens.inc(num_tokens)
-
-    def finished(self, reason: str, seconds: float) -> None:
-        """A sequence ended, ``seconds`` after its request was accepted."""
-        self._finished[reason].inc()
-        self._end_to_end.observe(seconds)
-
-    def aborted(self, num_sequences: int) -> None:
-        """The client went away from this many unfinished sequences."""
-        self._finished["abort"].inc(num_sequences)
+        :raises RuntimeError: the engine is not ready.
+        """
+        if self._sequences is None:
+            raise RuntimeError("requests were submitted before the engine was ready")
+        return self._sequences.open(requests, n, now)
 
     def render(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
-def _kv_cache_usage(stats: EngineStats) -> float:
-    return 1 - stats.num_free_blocks / stats.num_total_blocks
+class _EngineCollector(Collector):
+    """What the engine counts itself, so that a step costs the server nothing for it."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self._labels = labels
+        self.stats = _BEFORE_THE_FIRST_STEP
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        names, values = tuple(self._labels), tuple(self._labels.values())
+        for name, text, value in GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=names)
+            gauge.add_metric(values, value(self.stats))
+            yield gauge
+        for name, text, value in COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=names)
+            counter.add_metric(values, value(self.stats))
+            yield counter
+
+
+def _num_tasks() -> float:
+    return len(asyncio.all_tasks())

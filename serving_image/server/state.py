@@ -18,6 +18,10 @@ from serving_image.server.tokenizer import Tokenizer
 #: Sequences admitted per running slot: the queue is then at most 15 batches deep, and a client that comes later is
 #: better off retrying elsewhere.
 ADMITTED_PER_SLOT = 16
+#: The engine speaks twice a second, within a step as well.
+MAX_HEARTBEAT_AGE = 10.0
+#: What a refused client is told, in seconds, however slow or quick the server is.
+SHORTEST_RETRY, LONGEST_RETRY = 1, 60
 
 
 @dataclass
@@ -41,17 +45,32 @@ class ServerState:
     draining: bool = False
 
     @property
-    def unavailable_because(self) -> str | None:
-        """Why no request can be answered now; None when one can."""
+    def unhealthy_because(self) -> str | None:
+        """What is wrong with the engine; None while it loads or gets on.
+
+        Half the time after which its watchdog ends a stalled engine is enough to say so here: traffic should go
+        elsewhere.
+        """
         if self.engine.failed is not None:
             return "failed"
+        if self.engine.ready is None:
+            return None
+        if self.engine.heartbeat_age > MAX_HEARTBEAT_AGE:
+            return "silent"
+        return "stalled" if self.engine.seconds_without_progress > self.options.stall_timeout / 2 else None
+
+    @property
+    def unavailable_because(self) -> str | None:
+        """Why no request can be answered now; None when one can."""
+        if self.unhealthy_because is not None:
+            return self.unhealthy_because
         if self.draining:
             return "draining"
         return "loading" if self.engine.ready is None else None
 
     @property
     def engine_ready(self) -> EngineReady:
-        """:raises ApiError: the engine is loading, draining or gone (503)."""
+        """:raises ApiError: the engine is loading, stuck or gone, or the server drains (503)."""
         because = self.unavailable_because
         ready = self.engine.ready
         if because is not None or ready is None:
@@ -60,7 +79,7 @@ class ServerState:
 
     @property
     def limits(self) -> ModelLimits:
-        """:raises ApiError: the engine is loading, draining or gone (503)."""
+        """:raises ApiError: the engine is loading, stuck or gone, or the server drains (503)."""
         return ModelLimits.of(self.engine_ready, self.defaults)
 
     @property
@@ -77,8 +96,17 @@ class ServerState:
             message = f"This request asks for {num_sequences} sequences; this server takes at most {most} at once."
             raise ApiError(400, message, param="n")
         if self.engine.num_live + num_sequences > most:
-            message = f"The server is full: {self.engine.num_live} sequences are running or waiting. Try again later."
-            raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": "1"})
+            message = (
+                f"The server is full: {self.engine.num_live} sequences are running or waiting. "
+                f"Try again in {self.retry_after} s."
+            )
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(self.retry_after)})
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until those who wait now have probably been served, for a client that finds the server full."""
+        waiting = max(self.engine.num_live - self.engine_ready.max_num_seqs, 1)
+        return round(min(max(self.engine.seconds_until_ended(waiting), SHORTEST_RETRY), LONGEST_RETRY))
 
     def check_model(self, model: str | None) -> None:
         """:raises ApiError: a request names another model (404)."""

@@ -12,18 +12,17 @@ from serving_image.server.metrics import CONTENT_TYPE
 from serving_image.server.responses import Model, ModelList
 from serving_image.server.state import ServerState
 
-#: The engine speaks once a second, but not within a step, and a long prompt on a small CPU can take many seconds.
-MAX_HEARTBEAT_AGE = 60.0
-
 
 async def health(http: Request) -> Response:
-    """200 while the engine loads or is heard of; 503 when it has been silent too long."""
+    """200 while the engine loads or gets on; 503 with the reason when it is silent, stuck or gone."""
     state: ServerState = http.app.state.server
-    age = state.engine.heartbeat_age
-    silent = state.engine.ready is not None and age > MAX_HEARTBEAT_AGE
-    status = "unhealthy" if silent or state.engine.failed is not None else "ok"
-    body = {"status": status, "engine_heartbeat_age_s": round(age, 3)}
-    return JSONResponse(body, 200 if status == "ok" else 503)
+    because = state.unhealthy_because
+    body: dict[str, object] = {"status": "ok" if because is None else "unhealthy"}
+    if because is not None:
+        body["reason"] = because
+    body["engine_heartbeat_age_s"] = round(state.engine.heartbeat_age, 3)
+    body["engine_seconds_without_progress"] = round(state.engine.seconds_without_progress, 3)
+    return JSONResponse(body, 200 if because is None else 503)
 
 
 async def ready(http: Request) -> Response:
