@@ -16,6 +16,7 @@ from serving_image.engine import process
 from serving_image.engine.channel import Channel
 from serving_image.engine.protocol import EngineFailed
 from serving_image.engine.timeline import BootTimeline
+from serving_image.engine.watchdog import watchdog
 from serving_image.errors import StartupError
 from serving_image.options import EngineOptions
 
@@ -23,7 +24,7 @@ logger = logging.getLogger("serving_image.engine")
 
 
 def main() -> int:
-    """Run the engine; 0 after a drain, 2 if it cannot start or go on."""
+    """Run the engine; 0 after a drain, 2 if it cannot start or go on, :data:`process.STALLED_STATUS` if it is stuck."""
     parser = argparse.ArgumentParser(prog="python -m serving_image.engine")
     parser.add_argument("--options", required=True, help="EngineOptions as JSON")
     parser.add_argument("--input", required=True, help="address on which the server sends requests")
@@ -55,9 +56,10 @@ def _serve(options: EngineOptions, channel: Channel) -> None:
         # Here, not above: torch reads OpenMP's settings when it is imported.
         from serving_image.engine.boot import boot  # noqa: PLC0415
         from serving_image.engine.loop import run  # noqa: PLC0415
-    booted = boot(options, timeline)
-    channel.send(booted.ready)
-    run(booted.core, channel)
+    core, ready = boot(options, timeline)
+    channel.send(ready)
+    with watchdog(core, options.stall_timeout, core.stats):
+        run(core, channel)
 
 
 if __name__ == "__main__":

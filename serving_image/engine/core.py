@@ -146,6 +146,7 @@ class EngineCore:
             prefix_cache_queries=self._scheduler.prefix_cache_queries,
             prefix_cache_hits=self._scheduler.prefix_cache_hits,
             queue_seconds=queue_seconds or [],
+            seconds_without_progress=self._clock() - self._last_progress if self.has_work else 0.0,
         )
 
     def _launch(self) -> bool:

@@ -137,7 +137,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
     ``num_preemptions`` and the ``prefix_cache_*`` fields count since the start: preempted requests, prompt tokens
     looked up in the prefix cache and those found there. ``queue_seconds`` are the waits, from arrival to first being
-    scheduled, of the requests that first ran in this step.
+    scheduled, of the requests that first ran in this step. ``seconds_without_progress`` is how long there has been work
+    but no step has been read; 0 when idle.
     """
 
     step: int
@@ -151,6 +152,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
     queue_seconds: list[float] = []
+    seconds_without_progress: float = 0.0
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag="step"):

@@ -17,6 +17,7 @@ from serving_image.engine.protocol import (
     EngineFailed,
     EngineInput,
     EngineReady,
+    EngineStats,
     FinishReason,
     RequestOutput,
     decode_output,
@@ -24,7 +25,6 @@ from serving_image.engine.protocol import (
 )
 from serving_image.server.completion_rate import CompletionRate
 from serving_image.server.metrics import Metrics
-from serving_image.server.pulse import Pulse
 from serving_image.server.sequence_metrics import SequenceRecord
 
 
@@ -75,6 +75,7 @@ class EngineClient:
     :param metrics: learns of the engine's start, its steps, and its sequences.
     :ivar ready: what the engine said when it was; None while it loads.
     :ivar failed: why the engine cannot go on.
+    :ivar stats: its state by its last word.
     """
 
     def __init__(self, input_address: str, output_address: str, metrics: Metrics, clock: Callable[[], float]) -> None:
@@ -91,12 +92,13 @@ class EngineClient:
         self._metrics = metrics
         self._clock = clock
         self._streams: dict[str, OutputStream] = {}
-        self._pulse = Pulse(clock())
+        self._heard_at = clock()
         self._rate = CompletionRate()
         self._idle = asyncio.Event()
         self._idle.set()
         self.ready: EngineReady | None = None
         self.failed: EngineFailed | None = None
+        self.stats: EngineStats | None = None
 
     @property
     def num_live(self) -> int:
@@ -106,12 +108,12 @@ class EngineClient:
     @property
     def heartbeat_age(self) -> float:
         """Seconds since the engine was last heard of; it speaks twice a second, within a step as well."""
-        return self._pulse.seconds_of_silence(self._clock())
+        return self._clock() - self._heard_at
 
     @property
     def seconds_without_progress(self) -> float:
-        """Seconds for which the engine has had work but ended no step; 0 when idle."""
-        return self._pulse.seconds_without_progress(self._clock())
+        """Seconds for which the engine has had work but ended no step, by its last word; 0 when idle."""
+        return 0.0 if self.stats is None else self.stats.seconds_without_progress
 
     def seconds_until_ended(self, num_sequences: int) -> float:
         """How long it takes, at the rate of the last minute, until so many sequences end; may be infinite."""
@@ -120,16 +122,15 @@ class EngineClient:
     async def receive(self) -> EngineReady | EngineFailed | None:
         """Take one message of the engine and deliver what is in it; returns it if it is no step."""
         message = decode_output(await self._output.recv())
-        now = self._clock()
+        self._heard_at = now = self._clock()
         if isinstance(message, EngineReady):
-            self._pulse.heard(now)
             self._metrics.engine_ready(message)
             self.ready = message
             return message
         if isinstance(message, EngineFailed):
             self.failed = message
             return message
-        self._pulse.stepped(message.stats, now)
+        self.stats = message.stats
         self._metrics.engine_spoke(message.stats)
         for output in message.outputs:
             if output.finish_reason is not None:

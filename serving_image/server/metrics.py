@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from serving_image.engine.protocol import AddRequest, EngineReady, EngineStats
-from serving_image.server.sequence_metrics import SequenceMetrics, SequenceRecord
+from serving_image.server.sequence_metrics import LATENCY_BUCKETS, SequenceMetrics, SequenceRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STEP_TOKENS_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -70,13 +70,15 @@ class Metrics:
         Gauge("slipway:server_tasks", "Tasks of the server's event loop.", registry=registry).set_function(_num_tasks)
         self._engine = _EngineCollector(self._labels)
         registry.register(self._engine)
-        self._step_tokens = Histogram(
-            "vllm:iteration_tokens_total",
-            "Tokens that a step ran.",
-            tuple(self._labels),
-            registry=registry,
-            buckets=STEP_TOKENS_BUCKETS,
-        ).labels(*self._labels.values())
+
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            family = Histogram(name, text, tuple(self._labels), registry=registry, buckets=buckets)
+            return family.labels(*self._labels.values())
+
+        self._step_tokens = histogram("vllm:iteration_tokens_total", "Tokens that a step ran.", STEP_TOKENS_BUCKETS)
+        self._queue_time = histogram(
+            "vllm:request_queue_time_seconds", "From arrival to first being scheduled.", LATENCY_BUCKETS
+        )
         self._sequences: SequenceMetrics | None = None
 
     def engine_ready(self, ready: EngineReady) -> None:
@@ -96,6 +98,8 @@ class Metrics:
         self._engine.stats = stats
         if stats.batch_tokens:
             self._step_tokens.observe(stats.batch_tokens)
+        for seconds in stats.queue_seconds:
+            self._queue_time.observe(seconds)
 
     def open(self, requests: Sequence[AddRequest], n: int, now: float) -> list[SequenceRecord]:
         """A record for each of ``requests``, which arrive ``now``: ``n`` in a row continue the same prompt.

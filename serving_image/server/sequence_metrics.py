@@ -85,9 +85,6 @@ class SequenceMetrics:
         self.e2e_request_latency = histogram(
             "vllm:e2e_request_latency_seconds", "From arrival to the end.", LATENCY_BUCKETS
         )
-        self.request_queue_time = histogram(
-            "vllm:request_queue_time_seconds", "From arrival to first being scheduled.", LATENCY_BUCKETS
-        )
         self.request_prefill_time = histogram(
             "vllm:request_prefill_time_seconds", "From first being scheduled to the first token.", LATENCY_BUCKETS
         )
