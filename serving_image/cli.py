@@ -23,16 +23,13 @@ from serving_image.options import EngineOptions, ServerOptions
 #: Options of the public contract that this version does not serve: refused by name, never ignored.
 UNSERVED_OPTIONS = (
     "--kv-cache-dtype",
-    "--enable-prefix-caching",
-    "--no-enable-prefix-caching",
     "--tensor-parallel-size",
     "--lora",
     "--speculative",
-    "--batch-invariant",
 )
 #: Values of served options that this version does not serve.
 UNSERVED_VALUES = {
-    "--quantization": ("gptq", "awq", "squeezellm", "fp8", "int8-dynamic"),
+    "--quantization": ("gptq", "awq", "squeezellm", "fp8"),
     "--model-impl": ("transformers",),
 }
 ENGINE_MODULE = "serving_image.engine"
@@ -117,12 +114,15 @@ def parse_options(argv: Sequence[str]) -> Options:
         model=arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
+        quantization=arguments.quantization,
         load_format=arguments.load_format,
         max_model_len=arguments.max_model_len,
         max_num_seqs=arguments.max_num_seqs,
         max_num_batched_tokens=arguments.max_num_batched_tokens,
         kv_cache_memory=arguments.kv_cache_memory,
         block_size=arguments.block_size,
+        enable_prefix_caching=arguments.enable_prefix_caching,
+        batch_invariant=arguments.batch_invariant,
         seed=arguments.seed,
         threads=arguments.threads,
         stall_timeout=arguments.stall_timeout,
@@ -154,12 +154,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--revision", help="branch, tag or commit of a Hugging Face model")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    add("--quantization", choices=("auto", "none", *UNSERVED_VALUES["--quantization"]), default="auto")
+    add("--quantization", choices=("auto", "none", "int8-dynamic", *UNSERVED_VALUES["--quantization"]), default="auto")
     add("--max-model-len", type=_auto_or(_integer(1)), metavar="auto|N", help="context in tokens (default: what fits)")
     add("--max-num-seqs", type=_integer(1), default=64, metavar="N", help="most sequences in one batch")
     add("--max-num-batched-tokens", type=_integer(1), default=2048, metavar="N", help="most tokens in one step")
     add("--kv-cache-memory", type=_integer(1), metavar="BYTES", help="memory for the KV cache (default: what fits)")
     add("--block-size", type=_integer(1), metavar="N", help="tokens per block of the KV cache")
+    add(
+        "--enable-prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="share the KV cache of equal prompt beginnings (default: yes)",
+    )
+    add(
+        "--batch-invariant",
+        action="store_true",
+        help="a request's tokens do not depend on what else is in the batch; slower",
+    )
     add("--load-format", choices=("auto", "safetensors", "dummy"), default="auto")
     add("--model-impl", choices=("auto", "native", *UNSERVED_VALUES["--model-impl"]), default="auto")
     add("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own")

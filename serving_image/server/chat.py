@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,8 @@ from starlette.responses import Response
 from serving_image.server.access_log import facts_of
 from serving_image.server.connection import EventStream, read_body, unless_gone
 from serving_image.server.errors import ApiError
-from serving_image.server.generation import Generation
+from serving_image.server.generation import Generation, TextEvent
+from serving_image.server.logprobs import ChatLogprobs, ScoredToken, chat_logprobs, prompt_logprobs
 from serving_image.server.requests import ChatCompletionRequest, ChatMessage, parse_body
 from serving_image.server.responses import (
     AssistantMessage,
@@ -21,9 +21,9 @@ from serving_image.server.responses import (
     ChatCompletion,
     ChatCompletionChunk,
     ChunkChoice,
+    ChunkEncoder,
     Delta,
-    FinishReason,
-    Usage,
+    encode,
 )
 from serving_image.server.state import ServerState
 
@@ -34,13 +34,13 @@ async def create_chat_completion(http: Request) -> Response:
     state.check_model(request.model)
     prompt = await tokenize_chat(state, request.messages, add_generation_prompt=True)
     state.limits.check_prompt(prompt, "messages")
-    generation = Generation(f"chatcmpl-{state.new_id()}", state, request, [prompt])
+    generation = await Generation.create(f"chatcmpl-{state.new_id()}", state, request, [prompt])
     facts_of(http.scope).generation = generation
-    answer = _Answer(generation, int(state.now()))
+    answer = _Answer(generation, request, int(state.now()))
     if request.stream:
         return await EventStream.start(http.receive, answer.chunks())
     body = await unless_gone(http.receive, answer.whole())
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    return Response(encode(body), media_type="application/json")
 
 
 async def tokenize_chat(state: ServerState, messages: list[ChatMessage], *, add_generation_prompt: bool) -> list[int]:
@@ -63,49 +63,60 @@ async def tokenize_chat(state: ServerState, messages: list[ChatMessage], *, add_
 class _Answer:
     """A generation in OpenAI's chat shapes."""
 
-    def __init__(self, generation: Generation, created: int) -> None:
+    def __init__(self, generation: Generation, request: ChatCompletionRequest, created: int) -> None:
         self._generation = generation
+        self._request = request
         self._created = created
+        self._tokenizer = generation.state.tokenizer
 
     async def whole(self) -> ChatCompletion:
-        texts: dict[int, str] = {}
-        reasons: dict[int, FinishReason] = {}
+        choices: list[list[TextEvent]] = [[] for _ in range(self._request.sequences_per_prompt)]
         async with aclosing(self._generation.events()) as events:
             async for event in events:
-                texts[event.index] = texts.get(event.index, "") + event.text
-                if event.finish_reason is not None:
-                    reasons[event.index] = event.finish_reason
+                choices[event.index].append(event)
+        most = self._request.prompt_logprobs
         return ChatCompletion(
             id=self._generation.id,
             created=self._created,
             model=self._generation.state.options.served_model_name,
-            choices=[ChatChoice(i, AssistantMessage(texts[i]), reasons[i]) for i in sorted(texts)],
+            choices=[self._choice(index, said) for index, said in enumerate(choices)],
             usage=self._generation.usage,
+            prompt_logprobs=UNSET
+            if most is None
+            else prompt_logprobs(self._tokenizer, self._generation.prompt_logprobs(0), most),
         )
 
+    def _choice(self, index: int, said: list[TextEvent]) -> ChatChoice:
+        message = AssistantMessage("".join(event.text for event in said))
+        logprobs = self._logprobs([token for event in said for token in event.tokens])
+        return ChatChoice(index, message, said[-1].finish_reason, logprobs)
+
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Per choice: its role, its text as it comes, its finish reason; then the usage if it was asked for."""
-        include_usage = self._generation.request.include_usage
-        usage = None if include_usage else UNSET
-        started: set[int] = set()
+        """Per choice: its role, then its text as it comes, the last with its finish reason; then the usage if it was
+        asked for."""
+        encoder = ChunkEncoder(self._empty())
+        silent = set(range(self._request.sequences_per_prompt))
         async with aclosing(self._generation.events()) as events:
             async for event in events:
-                if event.index not in started:
-                    started.add(event.index)
-                    yield self._chunk([ChunkChoice(event.index, Delta("assistant", ""), None)], usage)
-                if event.text:
-                    yield self._chunk([ChunkChoice(event.index, Delta(content=event.text), None)], usage)
-                if event.finish_reason is not None:
-                    yield self._chunk([ChunkChoice(event.index, Delta(), event.finish_reason)], usage)
-        if include_usage:
-            yield self._chunk([], self._generation.usage)
+                if event.index in silent:
+                    silent.discard(event.index)
+                    yield encoder.event(ChunkChoice(event.index, Delta("assistant", ""), None))
+                delta = Delta(content=event.text) if event.text else Delta()
+                logprobs = self._logprobs(event.tokens)
+                yield encoder.event(ChunkChoice(event.index, delta, event.finish_reason, logprobs))
+        if self._request.include_usage:
+            yield encoder.usage(self._generation.usage)
 
-    def _chunk(self, choices: list[ChunkChoice], usage: Usage | msgspec.UnsetType | None) -> bytes:
-        chunk = ChatCompletionChunk(
+    def _logprobs(self, tokens: Sequence[ScoredToken]) -> ChatLogprobs | None:
+        most = self._request.num_logprobs
+        return None if most is None else chat_logprobs(self._tokenizer, tokens, most)
+
+    def _empty(self) -> ChatCompletionChunk:
+        """A chunk without choices."""
+        return ChatCompletionChunk(
             id=self._generation.id,
             created=self._created,
             model=self._generation.state.options.served_model_name,
-            choices=choices,
-            usage=usage,
+            choices=[],
+            usage=None if self._request.include_usage else UNSET,
         )
-        return msgspec.json.encode(chunk)

@@ -55,7 +55,7 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events: ``data: JSON`` for each item, then ``data: [DONE]``.
+    """Server-sent events, each item one or more of them, then ``data: [DONE]``.
 
     The first item is awaited before the response starts, so that a request that fails at once has its own status;
     make one with :meth:`start`.
@@ -85,14 +85,14 @@ class EventStream(Response):
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._rest) as items:
-            await _send_event(send, self._first)
+            await _send_more(send, self._first)
             try:
                 async for item in items:
-                    await _send_event(send, item)
+                    await _send_more(send, item)
             except ApiError as error:
-                await _send_event(send, error.body)
+                await _send_more(send, b"data: " + error.body + b"\n\n")
             else:
-                await _send_event(send, b"[DONE]")
+                await _send_more(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -100,5 +100,5 @@ async def _first(items: AsyncGenerator[bytes]) -> bytes:
     return await anext(items)
 
 
-async def _send_event(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+async def _send_more(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -28,6 +28,7 @@ class IncrementalDetokenizer:
     """The text of one growing sequence.
 
     :param prompt_token_ids: what stands before the new tokens; its text is not given out.
+    :ivar unfinished: whether the tokens so far end within a character.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_token_ids: Sequence[int], *, skip_special_tokens: bool) -> None:
@@ -36,6 +37,7 @@ class IncrementalDetokenizer:
         self._window = list(prompt_token_ids[-PROMPT_TAIL:])
         self._read = len(self._window)
         self._given_out = len(self._decode(self._window))
+        self.unfinished = False
 
     def push(self, token_id: int) -> str:
         """Add one token; returns the text that has become certain, often empty."""
@@ -46,7 +48,8 @@ class IncrementalDetokenizer:
             certain = text[: max(len(certain), len(text) - UNFINISHED_BYTES)]
         new = certain[self._given_out :]
         self._given_out = max(self._given_out, len(certain))
-        if new and len(certain) == len(text):
+        self.unfinished = len(certain) < len(text)
+        if new and not self.unfinished:
             # The window ends with a whole character: its older part is no longer needed.
             self._window = self._window[self._read :]
             self._read = len(self._window)

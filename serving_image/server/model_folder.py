@@ -25,14 +25,15 @@ IGNORED_FILES = ["original/*", "metal/*", "onnx/*", "consolidated*.safetensors"]
 class GenerationDefaults:
     """What ``generation_config.json`` and ``config.json`` say about choosing and ending.
 
-    ``temperature``, ``top_p`` and ``top_k`` are the model's recommendation for requests that do not say, as vLLM
-    applies it.
+    All but the end tokens are the model's recommendation for requests that do not say, as vLLM applies it.
     """
 
     eos_token_ids: frozenset[int]
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 def resolve_model(model: str, revision: str | None, load_format: LoadFormat) -> Path:
@@ -115,6 +116,8 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
             temperature=_number(generation.get("temperature"), 1.0),
             top_p=_number(generation.get("top_p"), 1.0),
             top_k=max(0, int(_number(generation.get("top_k"), 0))),
+            min_p=_number(generation.get("min_p"), 0.0),
+            repetition_penalty=_number(generation.get("repetition_penalty"), 1.0),
         )
     except msgspec.ValidationError as error:
         message = f"generation_config.json of {folder} holds an impossible value: {error}."

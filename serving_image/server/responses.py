@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.json import Encoder
+from msgspec.structs import replace
+
+from serving_image.server.logprobs import ChatLogprobs, CompletionLogprobs, PromptLogprobs
 
 FinishReason = Literal["stop", "length"]
+encode = Encoder().encode
 
 
 class PromptTokensDetails(Struct, frozen=True):
@@ -23,10 +28,13 @@ class Usage(Struct, frozen=True):
 
 
 class CompletionChoice(Struct, frozen=True):
+    """``prompt_logprobs`` is absent where it was not asked for."""
+
     index: int
     text: str
     finish_reason: FinishReason | None
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -49,17 +57,20 @@ class AssistantMessage(Struct, frozen=True):
 class ChatChoice(Struct, frozen=True):
     index: int
     message: AssistantMessage
-    finish_reason: FinishReason
-    logprobs: None = None
+    finish_reason: FinishReason | None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
+    """``prompt_logprobs``, as in vLLM beside the choices, is absent where it was not asked for."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Delta(Struct, frozen=True):
@@ -73,7 +84,7 @@ class ChunkChoice(Struct, frozen=True):
     index: int
     delta: Delta
     finish_reason: FinishReason | None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
@@ -83,6 +94,27 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+
+
+class ChunkEncoder:
+    """Server-sent events of one stream, of which only the choices and the usage differ.
+
+    :param body: any chunk of the stream with no choices; its ``usage`` is every chunk's but the last's.
+    """
+
+    def __init__(self, body: Completion | ChatCompletionChunk) -> None:
+        self._body = body
+        # No string in JSON can hold these bytes: its quotation marks would be escaped.
+        head, _, tail = encode(body).partition(b'"choices":[]')
+        self._head = b"data: " + head + b'"choices":['
+        self._tail = b"]" + tail + b"\n\n"
+
+    def event(self, choice: CompletionChoice | ChunkChoice) -> bytes:
+        return b"".join((self._head, encode(choice), self._tail))
+
+    def usage(self, usage: Usage) -> bytes:
+        """The last event of a stream that was asked for its usage."""
+        return b"data: " + encode(replace(self._body, usage=usage)) + b"\n\n"
 
 
 class Model(Struct, frozen=True, kw_only=True):

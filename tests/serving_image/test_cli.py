@@ -31,6 +31,11 @@ class TestOptions:
         assert (options.server.host, options.server.port, options.server.api_key_digests) == ("127.0.0.1", 8000, ())
         assert options.engine.max_model_len is None
         assert options.engine.kv_cache_memory is None
+        assert (options.engine.enable_prefix_caching, options.engine.batch_invariant) == (True, False)
+        assert options.engine.quantization == "auto"
+
+    def test_prefix_caching_may_be_asked_for(self):
+        assert parse_options(["m", "--enable-prefix-caching"]).engine.enable_prefix_caching
 
     def test_every_option_arrives(self, tmp_path):
         keys, template = tmp_path / "keys", tmp_path / "template"
@@ -38,7 +43,7 @@ class TestOptions:
         template.write_text("{{ messages }}")
         line = (
             "some/model --host ::1 --port 0 --served-model-name m --revision r --device cpu --dtype float32 "
-            "--quantization none --max-model-len 99 --max-num-seqs 3 --max-num-batched-tokens 77 "
+            "--quantization int8-dynamic --batch-invariant --no-enable-prefix-caching --max-model-len 99 --max-num-seqs 3 --max-num-batched-tokens 77 "
             "--kv-cache-memory 1000000 --block-size 16 --load-format dummy --model-impl native --seed 5 --threads 2 "
             f"--log-format json --chat-template {template} --api-key-file {keys}"
         )
@@ -47,6 +52,11 @@ class TestOptions:
         assert (server.chat_template, server.log_format) == ("{{ messages }}", "json")
         assert server.api_key_digests == tuple(hashlib.sha256(key).digest() for key in (b"k1", b"k2"))
         assert (engine.device, engine.dtype, engine.load_format) == ("cpu", "float32", "dummy")
+        assert (engine.quantization, engine.batch_invariant, engine.enable_prefix_caching) == (
+            "int8-dynamic",
+            True,
+            False,
+        )
         assert (engine.max_model_len, engine.max_num_seqs, engine.max_num_batched_tokens) == (99, 3, 77)
         assert (engine.kv_cache_memory, engine.block_size, engine.seed, engine.threads) == (1_000_000, 16, 5, 2)
 
