@@ -6,6 +6,7 @@ Started by the server, never by hand. What must precede the import of torch happ
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def main() -> int:
     parser.add_argument("--output", required=True, help="address on which the server takes tokens")
     parser.add_argument("--parent", required=True, type=int, help="process id of the server")
     arguments = parser.parse_args()
+    # Native code may crash, and the server aborts an engine that is stuck in it: the stacks belong in the log.
+    faulthandler.enable()
     process.die_with_parent(arguments.parent)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     process.leave_signals_to_parent()

@@ -117,8 +117,8 @@ class RequestOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     ``stop`` means a token of ``stop_token_ids`` was sampled; that token is the last of ``token_ids``.
     ``error`` carries a sentence for the user in ``error``. ``logprobs`` has one entry per token if they were asked
     for; ``prompt_logprobs``, one per prompt token but the first, comes once, with the first token or before it.
-    On the first message, ``num_cached_tokens`` counts prompt tokens found in the prefix cache and ``queue_seconds`` is the
-    wait from arrival to first being scheduled.
+    On the first message, ``num_cached_tokens`` counts prompt tokens found in the prefix cache and ``queue_seconds`` is
+    the wait from arrival to first being scheduled.
     """
 
     request_id: str

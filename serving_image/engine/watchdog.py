@@ -31,27 +31,32 @@ _LOOKS = 10
 _MAX_INTERVAL = 1.0
 
 
+def interval_of_looks(timeout: float) -> float:
+    """Seconds between two looks at something that has this timeout."""
+    return min(_MAX_INTERVAL, timeout / _LOOKS)
+
+
 class Progress(Protocol):
-    """What the watchdog sees of an :class:`~serving_image.engine.core.EngineCore`; it reads without a lock."""
+    """Something that should get on, such as an :class:`~serving_image.engine.core.EngineCore`; read without a lock."""
 
     @property
     def has_work(self) -> bool: ...
 
     @property
     def last_progress(self) -> float:
-        """A clock's reading that changes with every step that ends and when an idle engine becomes busy."""
+        """A clock's reading that changes with all progress, and when there is work after there was none."""
 
 
 class StallDetector:
-    """How long an engine has had work without progress, in time during which this process itself ran.
+    """How long something has had work without progress, in time during which this process itself ran.
 
-    :param longest_interval: what a look may add at most, in seconds. A process that was stopped, or a machine that
-        slept, has a long time between two looks in which no step could have ended.
+    A look counts for at most two ``interval``: a process that was stopped, or a machine that slept, has a long time
+    between two looks in which nothing could get on.
     """
 
-    def __init__(self, progress: Progress, longest_interval: float, now: float) -> None:
+    def __init__(self, progress: Progress, interval: float, now: float) -> None:
         self._progress = progress
-        self._longest_interval = longest_interval
+        self._most_of_a_look = 2 * interval
         self._looked_at = now
         self._seen = progress.last_progress
         self._seconds = 0.0
@@ -62,7 +67,7 @@ class StallDetector:
         if seen != self._seen or not self._progress.has_work:
             self._seconds = 0.0
         else:
-            self._seconds += min(now - self._looked_at, self._longest_interval)
+            self._seconds += min(now - self._looked_at, self._most_of_a_look)
         self._seen, self._looked_at = seen, now
         return self._seconds
 
@@ -91,8 +96,8 @@ def _watch(
     clock: Callable[[], float],
     done: threading.Event,
 ) -> None:
-    interval = min(_MAX_INTERVAL, timeout / _LOOKS)
-    detector = StallDetector(progress, 2 * interval, clock())
+    interval = interval_of_looks(timeout)
+    detector = StallDetector(progress, interval, clock())
     while not done.wait(interval):
         if detector.look(clock()) >= timeout:
             _give_up(timeout, describe)

@@ -76,6 +76,7 @@ class EngineClient:
     :ivar ready: what the engine said when it was; None while it loads.
     :ivar failed: why the engine cannot go on.
     :ivar stats: its state by its last word.
+    :ivar heard_at: when that was, by ``clock``.
     """
 
     def __init__(self, input_address: str, output_address: str, metrics: Metrics, clock: Callable[[], float]) -> None:
@@ -92,13 +93,13 @@ class EngineClient:
         self._metrics = metrics
         self._clock = clock
         self._streams: dict[str, OutputStream] = {}
-        self._heard_at = clock()
         self._rate = CompletionRate()
         self._idle = asyncio.Event()
         self._idle.set()
         self.ready: EngineReady | None = None
         self.failed: EngineFailed | None = None
         self.stats: EngineStats | None = None
+        self.heard_at = clock()
 
     @property
     def num_live(self) -> int:
@@ -108,7 +109,7 @@ class EngineClient:
     @property
     def heartbeat_age(self) -> float:
         """Seconds since the engine was last heard of; it speaks twice a second, within a step as well."""
-        return self._clock() - self._heard_at
+        return self._clock() - self.heard_at
 
     @property
     def seconds_without_progress(self) -> float:
@@ -122,7 +123,7 @@ class EngineClient:
     async def receive(self) -> EngineReady | EngineFailed | None:
         """Take one message of the engine and deliver what is in it; returns it if it is no step."""
         message = decode_output(await self._output.recv())
-        self._heard_at = now = self._clock()
+        self.heard_at = now = self._clock()
         if isinstance(message, EngineReady):
             self._metrics.engine_ready(message)
             self.ready = message
@@ -184,10 +185,10 @@ class EngineClient:
         """Return when nobody waits for any sequence."""
         await self._idle.wait()
 
-    def lose(self, message: str) -> None:
+    def lose(self, message: str, next_step: str) -> None:
         """The engine is gone: end every stream with an error, and take no more."""
         if self.failed is None:
-            self.failed = EngineFailed(message, "")
+            self.failed = EngineFailed(message, next_step)
         now = self._clock()
         for request_id, stream in list(self._streams.items()):
             if request_id in stream.unfinished:

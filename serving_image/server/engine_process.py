@@ -18,6 +18,7 @@ from typing import IO, Self
 
 import msgspec
 
+from serving_image.engine.process import STALLED_STATUS
 from serving_image.options import EngineOptions, LogFormat
 
 
@@ -71,6 +72,8 @@ class EngineProcess:
     def describe_end(self) -> str:
         """How the process ended, for a person. Call it only after the end."""
         status = self.process.wait()
+        if status == STALLED_STATUS:
+            return "ended itself, because it had work but no step ended within --stall-timeout"
         if status >= 0:
             return f"ended with exit status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
@@ -84,6 +87,10 @@ class EngineProcess:
     def kill(self) -> None:
         """End the process, if it still runs."""
         self.process.kill()
+
+    def abort(self) -> None:
+        """Have the process log the stacks of its threads and end, even if its interpreter is stuck."""
+        self.process.send_signal(signal.SIGABRT)
 
     def exit_now(self, status: int) -> None:
         """Kill the engine and end this process at once, without any clean-up but the sockets' folder."""

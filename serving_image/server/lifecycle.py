@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,7 @@ import uvicorn
 import uvloop
 
 from serving_image.engine.protocol import EngineReady
+from serving_image.engine.watchdog import StallDetector, interval_of_looks
 from serving_image.errors import StartupError
 from serving_image.options import ServerOptions
 from serving_image.server.access_log import configure_logging
@@ -47,6 +48,8 @@ logger = logging.getLogger("slipway.serve")
 LAST_WORDS_SECONDS = 1.0
 #: After its last request the engine has only to exit; clients of a dead engine have only an error to read.
 EXIT_SECONDS = 10.0
+#: Writing stacks takes milliseconds; a stopped process never does it.
+ABORT_SECONDS = 2.0
 
 
 def serve(options: ServerOptions, process: EngineProcess, folder: Path, listener: socket.socket) -> int:
@@ -94,6 +97,21 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@dataclass(frozen=True)
+class _Heartbeat:
+    """The engine's words as progress that never ends, once it is ready."""
+
+    engine: EngineClient
+
+    @property
+    def has_work(self) -> bool:
+        return self.engine.ready is not None
+
+    @property
+    def last_progress(self) -> float:
+        return self.engine.heard_at
 
 
 class _Lifecycle:
@@ -152,6 +170,7 @@ class _Lifecycle:
         """Deliver what the engine says until it ends."""
         receiving = asyncio.create_task(self._receive())
         exited = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        silence = asyncio.create_task(self._end_a_silent_engine())
         try:
             await asyncio.wait((receiving, exited), return_when=asyncio.FIRST_COMPLETED)
             if not self._state.draining:
@@ -160,6 +179,19 @@ class _Lifecycle:
                 await receiving
         finally:
             receiving.cancel()
+            silence.cancel()
+
+    async def _end_a_silent_engine(self) -> None:
+        """Do what the engine's watchdog cannot while native code holds the interpreter, or the process is stopped."""
+        timeout, clock = self._state.options.stall_timeout, self._state.clock
+        interval = interval_of_looks(timeout)
+        heartbeat = StallDetector(_Heartbeat(self._state.engine), interval, clock())
+        while heartbeat.look(clock()) < timeout:
+            await asyncio.sleep(interval)
+        self._state.engine.lose(f"The engine has said nothing for {timeout:g} s.", "Its log above says more.")
+        self._process.abort()
+        await asyncio.sleep(ABORT_SECONDS)
+        self._process.kill()
 
     async def _receive(self) -> None:
         engine = self._state.engine
@@ -186,7 +218,7 @@ class _Lifecycle:
         else:
             what = f"The engine process {self._process.describe_end()}."
             next_step = "Its last lines above say more."
-        engine.lose(what)
+        engine.lose(what, next_step)
         await asyncio.wait((asyncio.create_task(self._close(http)),), timeout=EXIT_SECONDS)
         if refused:
             raise StartupError(what, next_step)

@@ -18,7 +18,7 @@ from serving_image.server.tokenizer import Tokenizer
 #: Sequences admitted per running slot: the queue is then at most 15 batches deep, and a client that comes later is
 #: better off retrying elsewhere.
 ADMITTED_PER_SLOT = 16
-#: The engine speaks twice a second, within a step as well.
+#: Most seconds without a word; the engine speaks twice a second, within a step as well.
 MAX_HEARTBEAT_AGE = 10.0
 #: What a refused client is told, in seconds, however slow or quick the server is.
 SHORTEST_RETRY, LONGEST_RETRY = 1, 60
@@ -48,16 +48,16 @@ class ServerState:
     def unhealthy_because(self) -> str | None:
         """What is wrong with the engine; None while it loads or gets on.
 
-        Half the time after which its watchdog ends a stalled engine is enough to say so here: traffic should go
-        elsewhere.
+        Half the time after which a stalled engine is ended is enough to say so here: traffic should go elsewhere.
         """
         if self.engine.failed is not None:
             return "failed"
         if self.engine.ready is None:
             return None
-        if self.engine.heartbeat_age > MAX_HEARTBEAT_AGE:
+        patience = self.options.stall_timeout / 2
+        if self.engine.heartbeat_age > min(MAX_HEARTBEAT_AGE, patience):
             return "silent"
-        return "stalled" if self.engine.seconds_without_progress > self.options.stall_timeout / 2 else None
+        return "stalled" if self.engine.seconds_without_progress > patience else None
 
     @property
     def unavailable_because(self) -> str | None:
