@@ -43,7 +43,7 @@ def locate(weights: Tensor, fraction: Tensor) -> Located:
     """Where the running sum of each row first exceeds ``fraction`` of the row's total.
 
     :param weights: ``[rows, columns]``, not negative, not normalised.
-    :param fraction: ``[rows]`` float64 in [0, 1).
+    :param fraction: ``[rows, 1]`` float64 in [0, 1).
 
     With uniform random fractions this samples by inverting the distribution function. Sums are in float64, whose
     rounding cannot hide even a token of probability 1e-12 among 100,000; a column of weight 0 is never chosen.
@@ -53,7 +53,7 @@ def locate(weights: Tensor, fraction: Tensor) -> Located:
     # A NaN would send the search past the last column.
     cumulative = blocks.sum(dim=2, dtype=torch.float64).cumsum(dim=1).nan_to_num_(nan=0.0)
     total = cumulative[:, -1:]
-    threshold = fraction[:, None] * total
+    threshold = fraction * total
     block = _first_above(cumulative, threshold)
     before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_min_(0)), 0.0)
     inside = _row_block(blocks, block[:, 0]).cumsum(dim=1, dtype=torch.float64).nan_to_num_(nan=0.0)
@@ -90,7 +90,7 @@ def _blocks(values: Tensor, fill: float) -> Tensor:
     missing = -values.shape[1] % _BLOCK
     if missing:
         values = torch.nn.functional.pad(values, (0, missing), value=fill)
-    return values.reshape(values.shape[0], -1, _BLOCK)
+    return values.reshape(values.shape[0], values.shape[1] // _BLOCK, _BLOCK)
 
 
 def _row_block(blocks: Tensor, block: Tensor) -> Tensor:

@@ -28,8 +28,3 @@ class SamplingRow:
         """Whether the best token is taken; below 1e-5, dividing by the temperature could overflow, so as in vLLM
         it counts as 0."""
         return self.params.temperature < _MIN_TEMPERATURE
-
-    @property
-    def sorted_truncation(self) -> bool:
-        """Whether which tokens are kept depends on the order of all of them: top-k or top-p."""
-        return self.params.top_k > 0 or self.params.top_p < 1
