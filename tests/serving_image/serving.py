@@ -19,7 +19,11 @@ import psutil
 
 #: Processes here share two cores with others; a test that needs these seconds fails only when something hangs.
 PATIENCE = 90.0
-ENGINES = {"echo": "tests.serving_image.server.echo_engine", "real": "serving_image.engine"}
+ENGINES = {
+    "echo": "tests.serving_image.server.echo_engine",
+    "deviceless": "tests.serving_image.server.deviceless_engine",
+    "real": "serving_image.engine",
+}
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
