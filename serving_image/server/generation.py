@@ -183,7 +183,7 @@ class Generation:
                 if sequence.first_token_at is None and output.token_ids:
                     sequence.first_token_at = self.state.clock()
                 event = sequence.read(output)
-                if event.finish_reason is not None and output.finish_reason is None:
+                if event.finish_reason == "stop" and output.finish_reason != "stop":
                     engine.stop(output.request_id)
                 if event.says_something:
                     yield event
