@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from serving_image.engine.channel import Channel
 from serving_image.engine.core import EngineCore
@@ -12,10 +13,10 @@ _HEARTBEAT_SECONDS = 0.4
 """However long a step takes, the server hears from the loop at least twice a second."""
 
 
-def run(core: EngineCore, channel: Channel) -> None:
+def run(core: EngineCore, channel: Channel, clock: Callable[[], float] = time.monotonic) -> None:
     """Step until the server says Drain and everything live has finished."""
     draining = False
-    last_sent = time.monotonic()
+    last_sent = clock()
     while core.has_work or not draining:
         outputs: list[RequestOutput] = []
         for message in channel.receive(0 if core.has_work else int(_HEARTBEAT_SECONDS * 1000)):
@@ -23,9 +24,9 @@ def run(core: EngineCore, channel: Channel) -> None:
             outputs += _handle(core, message, draining)
         step = core.step(_HEARTBEAT_SECONDS)
         outputs += step.outputs
-        if outputs or step.stats.batch_tokens or draining or time.monotonic() - last_sent >= _HEARTBEAT_SECONDS:
+        if outputs or step.stats.batch_tokens or clock() - last_sent >= _HEARTBEAT_SECONDS:
             channel.send(StepOutput(outputs, step.stats))
-            last_sent = time.monotonic()
+            last_sent = clock()
 
 
 def _handle(core: EngineCore, message: EngineInput, draining: bool) -> list[RequestOutput]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -27,9 +27,9 @@ class Scheduler:
     goes to
 
     1. running requests that decode: one token each, in order of rank;
-    2. those that need more, running or waiting. Better priorities come first. Among equals, the oldest is sure of half
-       of what is left and the others take theirs from the rest, the shortest first, so that a short prompt overtakes
-       a long one without ever stopping it; what they leave is the oldest's too. What does not fit runs in later steps.
+    2. those that need more, running or waiting. Better priorities come first, then older requests; but those that need
+       at most half of what the oldest does overtake it, the shortest first, up to half of what is left. So a short
+       prompt is not held up by a long one and never stops it either. What does not fit runs in later steps.
 
     When blocks run out, the running request of the worst rank gives its own back and starts over later, with what is
     still cached of them. So it does for a waiting request of a better priority that lacks a slot or blocks::
@@ -165,19 +165,20 @@ class Scheduler:
                 return False
         return True
 
-    def _share(self, candidates: Sequence[Request], budget: int) -> list[ScheduledRequest]:
-        """Divide what is left of the budget among candidates of one priority; the first is the oldest."""
-        if budget == 0:
-            return []
-        oldest, *others = candidates
-        others.sort(key=attrgetter("num_uncomputed_tokens"))  # of equal ones, the older stays first
-        guaranteed = min(oldest.num_uncomputed_tokens, -(-budget // 2))
+    def _share(self, candidates: list[Request], budget: int) -> list[ScheduledRequest]:
+        """Divide what is left of the budget among candidates of one priority, given in order of rank."""
         items: list[ScheduledRequest] = []
-        for request, held_back in [*((request, guaranteed) for request in others), (oldest, 0)]:
-            if budget > held_back and (request.blocks.blocks or self._join(request)):
-                num_tokens = min(request.num_uncomputed_tokens, budget - held_back)
-                budget -= num_tokens
-                items.append(_advance(request, num_tokens, self._pool.block_size))
+        while candidates and budget > 0:
+            oldest = candidates[0]
+            guaranteed = min(oldest.num_uncomputed_tokens, _half(budget))
+            for request in [*_overtaking(oldest, candidates, budget), oldest]:
+                limit = budget if request is oldest else budget - guaranteed
+                if limit > 0:
+                    candidates.remove(request)
+                    if request.blocks.blocks or self._join(request):
+                        num_tokens = min(request.num_uncomputed_tokens, limit)
+                        items.append(_advance(request, num_tokens, self._pool.block_size))
+                        budget -= num_tokens
         return items
 
     def _join(self, request: Request) -> bool:
@@ -213,6 +214,19 @@ class Scheduler:
         preempted.append(request)
         self.num_preemptions += 1
         return self._pool.num_free - free
+
+
+def _half(budget: int) -> int:
+    return -(-budget // 2)
+
+
+def _overtaking(oldest: Request, candidates: list[Request], budget: int) -> list[Request]:
+    """Who may run before the oldest candidate, the shortest first; nobody if its sure half is all that one needs."""
+    needed = oldest.num_uncomputed_tokens
+    if needed <= _half(budget):
+        return []
+    shorter = [request for request in candidates if 2 * request.num_uncomputed_tokens <= needed]
+    return sorted(shorter, key=attrgetter("num_uncomputed_tokens"))
 
 
 def _advance(request: Request, num_tokens: int, block_size: int) -> ScheduledRequest:

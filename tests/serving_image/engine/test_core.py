@@ -1,214 +1,397 @@
-"""The engine core with a real model: batches, chunks, preemption and failures, against Transformers."""
+"""The engine core over a scripted device: the order of overlapped steps, and what happens to requests between them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from serving_image.engine.core import EngineCore
-from serving_image.engine.protocol import AddRequest, SamplingParams
-from serving_image.engine.scheduler import ScheduledRequest
-from serving_image.runtime.runner import Runner
-from tests.serving_image.checkpoints import random_prompt, transformers_greedy, write_checkpoint
-from tests.serving_image.generation import (
-    boot_engine,
-    generate,
-    greedy_request,
-    run_to_end,
-    start,
-    tokens_by_request,
-)
+from serving_image.engine.kv_cache import BlockTable
+from serving_image.engine.protocol import AddRequest, RequestOutput
+from tests.serving_image.engine.scripted_runner import BLOCK, VOCAB_SIZE, ScriptedEngine, ask, expected_tokens
+from tests.serving_image.generation import run_to_end, tokens_by_request
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("model"))
+def _prompt(length: int, seed: int = 0) -> list[int]:
+    generator = random.Random(f"{length} {seed}")  # noqa: S311 (not for security)
+    return generator.choices(range(VOCAB_SIZE), k=length)
 
 
-def _idle(core: EngineCore) -> bool:
-    stats = core.stats()
-    return stats.num_free_blocks == stats.num_total_blocks and stats.num_running == stats.num_waiting == 0
+def _run(engine: ScriptedEngine, *messages: AddRequest) -> dict[str, list[RequestOutput]]:
+    """Add the requests and step until all have ended; the outputs of each."""
+    for message in messages:
+        assert engine.core.add(message) is None
+    outputs: dict[str, list[RequestOutput]] = {}
+    for output in run_to_end(engine.core)[0]:
+        outputs.setdefault(output.request_id, []).append(output)
+    engine.check_idle()
+    return outputs
 
 
-def test_32_mixed_requests_equal_transformers_alone(model: Path) -> None:
-    """A budget of 64 tokens makes most prompts run in chunks beside others' decoding."""
-    core = start(model, max_num_batched_tokens=64, max_num_seqs=32)
-    prompts = [random_prompt(1 + 3 * i % 71, seed=i) for i in range(32)]
-    lengths = [45 - i if i % 3 else 25 for i in range(32)]
-    for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        core.add(greedy_request(str(index), prompt, length))
-    outputs, steps = run_to_end(core)
-    tokens = tokens_by_request(outputs)
-    for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        assert tokens[str(index)] == transformers_greedy(model, prompt, length)
-    assert max(step.stats.batch_tokens for step in steps) == 64
-    assert max(step.stats.num_running for step in steps) > 24
-    assert _idle(core)
+def _tokens(outputs: list[RequestOutput]) -> list[int]:
+    return [token for output in outputs for token in output.token_ids]
 
 
-def test_preemption_under_a_tiny_cache_changes_no_token(model: Path) -> None:
-    ready = boot_engine(model).ready
-    core = start(model, kv_cache_memory=7 * ready.kv_cache_bytes // ready.num_blocks, max_model_len=80)
-    prompts = [random_prompt(20, seed=i) for i in range(4)]
-    for index, prompt in enumerate(prompts):
-        core.add(greedy_request(str(index), prompt, 40))
-    outputs, steps = run_to_end(core)
-    assert steps[-1].stats.num_preemptions > 0
-    tokens = tokens_by_request(outputs)
-    assert [tokens[str(i)] for i in range(4)] == [transformers_greedy(model, prompt, 40) for prompt in prompts]
-    assert _idle(core)
+def test_each_step_is_launched_before_the_one_before_it_is_read() -> None:
+    engine = ScriptedEngine()
+    prompt = _prompt(3)
+    outputs = _run(engine, ask("r", prompt, 4))
+    assert engine.runner.log == [
+        ("launch", 1),
+        ("launch", 2),
+        ("read", 1),
+        ("launch", 3),
+        ("read", 2),
+        ("launch", 4),
+        ("read", 3),
+        ("read", 4),
+    ]
+    assert _tokens(outputs["r"]) == expected_tokens(prompt, 4)
+    assert [output.finish_reason for output in outputs["r"]] == [None, None, None, "length"]
 
 
-def test_scattered_blocks_give_the_same_tokens(model: Path) -> None:
-    """Requests that end in turn leave holes, so later ones get blocks that are not adjacent."""
-    ready = boot_engine(model).ready
-    core = start(model, kv_cache_memory=8 * ready.kv_cache_bytes // ready.num_blocks, max_model_len=128)
-    for index in range(8):
-        core.add(greedy_request(f"short{index}", [index], 2 if index % 2 else 15))
-    core.step()
-    core.step()
-    assert core.stats().num_free_blocks == 4
-    prompt = random_prompt(40, seed=9)
-    core.add(greedy_request("scattered", prompt, 10))
-    outputs, _ = run_to_end(core)
-    assert tokens_by_request(outputs)["scattered"] == transformers_greedy(model, prompt, 10)
+@pytest.mark.parametrize("enable_prefix_caching", [True, False])
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_crowd_in_chunks_gets_what_each_gets_alone(quick: bool, enable_prefix_caching: bool) -> None:
+    engine = ScriptedEngine(budget=24, enable_prefix_caching=enable_prefix_caching)
+    engine.runner.quick = quick
+    prompts = {str(index): _prompt(1 + 7 * index % 40, index) for index in range(20)}
+    outputs = _run(engine, *(ask(name, prompt, 1 + int(name)) for name, prompt in prompts.items()))
+    for name, prompt in prompts.items():
+        assert _tokens(outputs[name]) == expected_tokens(prompt, 1 + int(name))
+        assert [output.finish_reason for output in outputs[name]] == [None] * int(name) + ["length"]
+    # A request whose last token is pending is not launched once more.
+    assert sum(item.samples for step in engine.runner.steps for item in step) == sum(range(1, 21))
 
 
-def test_stop_tokens_end_a_request_and_min_tokens_holds_them_back(model: Path) -> None:
-    prompt = random_prompt(9, seed=4)
-    expected = transformers_greedy(model, prompt, 12)
-    stop = expected[5]
-    first = expected.index(stop)
-    core = start(model)
-
-    def run(**sampling: object) -> tuple[list[int], str | None]:
-        params = SamplingParams(temperature=0, max_tokens=12, stop_token_ids=frozenset({stop}), **sampling)  # type: ignore[arg-type]
-        core.add(AddRequest(request_id="r", prompt_token_ids=prompt, sampling=params))
-        outputs, _ = run_to_end(core)
-        assert all(output.finish_reason is None for output in outputs[:-1])
-        return tokens_by_request(outputs)["r"], outputs[-1].finish_reason
-
-    assert run() == (expected[: first + 1], "stop")
-    held_back, _ = run(min_tokens=first + 2)
-    assert held_back[:first] == expected[:first]
-    assert stop not in held_back[: first + 2]
-    assert run()[0] == expected[: first + 1]
+def test_a_stop_token_found_one_step_late_ends_the_request_there() -> None:
+    engine = ScriptedEngine()
+    prompt = _prompt(5)
+    tokens = expected_tokens(prompt, 30)
+    stop = tokens[7]
+    end = tokens.index(stop) + 1
+    other = _prompt(6)
+    outputs = _run(engine, ask("r", prompt, 30, stop_token_ids=frozenset({stop})), ask("other", other, 20))
+    assert _tokens(outputs["r"]) == tokens[:end]
+    assert [output.finish_reason for output in outputs["r"]] == [None] * (end - 1) + ["stop"]
+    launched = sum(item.samples for step in engine.runner.steps for item in step if item.request.request_id == "r")
+    assert launched == end + 1
+    assert _tokens(outputs["other"]) == expected_tokens(other, 20)
 
 
-def test_a_request_ends_at_the_context_even_if_max_tokens_is_more(model: Path) -> None:
-    core = start(model, max_model_len=32)
-    core.add(greedy_request("r", random_prompt(30, seed=1), 100))
-    outputs, _ = run_to_end(core)
-    assert [output.finish_reason for output in outputs] == [None, "length"]
+def test_a_request_ends_at_the_context_even_if_max_tokens_is_more() -> None:
+    engine = ScriptedEngine(max_model_len=32)
+    outputs = _run(engine, ask("r", _prompt(30), 100))
+    assert [output.finish_reason for output in outputs["r"]] == [None, "length"]
 
 
-@pytest.mark.parametrize(
-    ("request_", "says"),
-    [
-        (greedy_request("bad", [1] * 64, 1), "The prompt has 64 tokens, but prompt and answer together may have 64"),
-        (greedy_request("bad", [1, 256], 1), "token id outside 0 … 255"),
-        (greedy_request("bad", [-1], 1), "token id outside 0 … 255"),
-        (greedy_request("bad", [], 1), "empty"),
-        (greedy_request("bad", [1], 0), "max_tokens must be at least 1"),
-    ],
-    ids=["too long", "above the vocabulary", "negative", "empty", "no tokens"],
-)
-def test_a_request_that_can_never_run_fails_alone(model: Path, request_: AddRequest, says: str) -> None:
-    core = start(model, max_model_len=64)
-    core.add(greedy_request("good", [1, 2, 3], 5))
-    refused = core.add(request_)
-    assert refused is not None
-    assert (refused.request_id, refused.finish_reason, refused.token_ids) == ("bad", "error", [])
-    assert says in (refused.error or "")
-    outputs, _ = run_to_end(core)
-    assert tokens_by_request(outputs) == {"good": transformers_greedy(model, [1, 2, 3], 5)}
-
-
-def test_abort_frees_blocks_at_once_wherever_the_request_is(model: Path) -> None:
-    core = start(model, max_num_seqs=2)
+def test_abort_frees_blocks_at_once_and_what_was_launched_is_dropped() -> None:
+    engine = ScriptedEngine(max_num_seqs=2)
+    core = engine.core
     for name in ("running", "survivor", "waiting"):
-        core.add(greedy_request(name, [1, 2, 3], 20))
+        core.add(ask(name, [1, 2, 3], 8))
+    core.step()
     core.step()
     assert (core.stats().num_running, core.stats().num_waiting) == (2, 1)
-    aborted = core.abort(["running", "waiting", "unknown"])
-    assert [(output.request_id, output.finish_reason) for output in aborted] == [
+    ended = core.abort(["running", "waiting", "unknown", "running"])
+    assert [(output.request_id, output.finish_reason) for output in ended] == [
         ("running", "abort"),
         ("waiting", "abort"),
     ]
-    assert core.stats().num_free_blocks == core.stats().num_total_blocks - 1
-    outputs, _ = run_to_end(core)
-    assert {output.request_id for output in outputs} == {"survivor"}
-    assert _idle(core)
+    assert engine.pool.num_held == 1
+    # The same id may come again while a step of the first request is still unread.
+    core.add(ask("running", [4, 5], 3))
+    tokens = tokens_by_request(run_to_end(core)[0])
+    assert tokens["running"] == expected_tokens([4, 5], 3)
+    assert tokens["survivor"] == expected_tokens([1, 2, 3], 8)[1:]
+    engine.check_idle()
 
 
-def test_a_second_request_with_a_live_id_does_not_disturb_the_first(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    core = start(model)
-    core.add(greedy_request("r", [1, 2, 3], 5))
-    assert core.add(greedy_request("r", [4, 5], 9)) is None
+def test_there_is_work_until_the_last_launched_step_is_read() -> None:
+    engine = ScriptedEngine()
+    engine.core.add(ask("r", [1, 2, 3], 8))
+    engine.core.step()
+    engine.core.abort(["r"])
+    busy = engine.core.has_work
+    assert busy
+    assert engine.core.step().outputs == []
+    engine.check_idle()
+    assert engine.runner.log == [("launch", 1), ("read", 1)]
+
+
+def test_preemption_with_a_step_in_flight_changes_no_token() -> None:
+    engine = ScriptedEngine(num_blocks=14, budget=40)
+    prompts = {str(index): _prompt(10, index) for index in range(5)}
+    outputs = _run(engine, *(ask(name, prompt, 20) for name, prompt in prompts.items()))
+    assert engine.core.stats().num_preemptions > 0
+    for name, prompt in prompts.items():
+        assert _tokens(outputs[name]) == expected_tokens(prompt, 20)
+
+
+def test_a_failed_request_ends_and_the_others_go_on() -> None:
+    engine = ScriptedEngine()
+    engine.runner.fails = lambda item: item.request.request_id == "victim" and item.start + item.num_tokens > 6
+    prompt = _prompt(5)
+    outputs = _run(engine, ask("victim", prompt, 9), ask("other", prompt, 9))
+    assert [output.finish_reason for output in outputs["victim"]] == [None, None, "error"]
+    assert "its log says why" in (outputs["victim"][-1].error or "")
+    assert _tokens(outputs["victim"]) == expected_tokens(prompt, 2)
+    assert _tokens(outputs["other"]) == expected_tokens(prompt, 9)
+
+
+def test_blocks_of_a_failed_step_are_never_shared() -> None:
+    engine = ScriptedEngine()
+    prompt = _prompt(3 * BLOCK)
+    engine.runner.fails = lambda item: item.request.request_id == "victim"
+    assert _run(engine, ask("victim", prompt, 3))["victim"][-1].finish_reason == "error"
+    (first, *_) = _run(engine, ask("next", prompt, 3))["next"]
+    assert first.num_cached_tokens == 0
+
+
+def test_a_lost_device_is_not_hidden() -> None:
+    engine = ScriptedEngine()
+    engine.core.add(ask("r", [1], 3))
+    engine.core.step()
+    engine.runner.lost = RuntimeError("the device is gone")
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        engine.core.step()
+
+
+def test_waiting_for_a_step_lets_go_in_time_and_is_no_progress() -> None:
+    engine = ScriptedEngine()
+    core = engine.core
+    core.add(ask("r", [1, 2], 1))
+    became_busy = engine.clock.now
+    core.step(0.5)
+    engine.runner.waits_before_end = 3
+    for _ in range(3):
+        step = core.step(0.5)
+        assert (step.outputs, step.stats.batch_tokens) == ([], 0)
+    assert engine.clock.now == became_busy + 1.5
+    assert core.last_progress == became_busy
+    step = core.step(0.5)
+    assert _tokens(step.outputs) == expected_tokens([1, 2], 1)
+    assert (step.stats.step, step.stats.batch_tokens, step.stats.step_seconds) == (1, 2, 0.25)
+    assert core.last_progress == engine.clock.now
+    assert engine.runner.log == [("launch", 1), ("read", 1)]
+
+
+def test_no_more_than_two_steps_are_launched_however_long_the_first_takes() -> None:
+    engine = ScriptedEngine()
+    engine.core.add(ask("r", [1, 2], 9))
+    engine.runner.waits_before_end = 5
+    for _ in range(5):
+        engine.core.step(0.5)
+    assert engine.runner.log == [("launch", 1), ("launch", 2)]
+
+
+def test_an_engine_that_was_idle_for_long_is_not_late_when_work_comes() -> None:
+    engine = ScriptedEngine()
+    engine.clock.now += 1000
+    engine.core.add(ask("first", [1], 2))
+    assert engine.core.last_progress == engine.clock.now
+    engine.clock.now += 1
+    engine.core.add(ask("second", [1], 2))
+    assert engine.core.last_progress == engine.clock.now - 1
+
+
+def test_prompt_logprobs_of_all_chunks_come_once_with_the_first_token() -> None:
+    engine = ScriptedEngine(budget=10)
+    prompt = _prompt(26)
+    _run(engine, ask("before", prompt, 1))
+    outputs = _run(engine, ask("r", prompt, 3, prompt_logprobs=0, logprobs=1), ask("plain", prompt, 2))
+    first, *rest = outputs["r"]
+    assert first.prompt_logprobs is not None
+    assert [entry.token_id for entry in first.prompt_logprobs] == prompt[1:]
+    assert [entry.logprob for entry in first.prompt_logprobs] == [-float(position) for position in range(1, 26)]
+    assert first.num_cached_tokens == 0  # each position had to be computed
+    assert [output.prompt_logprobs for output in rest] == [None, None]
+    assert [[entry.token_id for entry in output.logprobs or []] for output in outputs["r"]] == [
+        [token] for token in expected_tokens(prompt, 3)
+    ]
+    assert all(output.prompt_logprobs is output.logprobs is None for output in outputs["plain"])
+
+
+def test_prompt_logprobs_survive_a_preemption_half_way() -> None:
+    engine = ScriptedEngine(budget=10, max_num_seqs=1)
+    prompt = _prompt(36)
+    engine.core.add(ask("r", prompt, 2, priority=1, prompt_logprobs=0))
+    engine.core.step()
+    engine.core.step()
+    outputs = _run(engine, ask("urgent", [1, 2, 3], 4))
+    assert engine.core.stats().num_preemptions == 1
+    assert [entry.token_id for entry in outputs["r"][0].prompt_logprobs or []] == prompt[1:]
+    assert _tokens(outputs["r"]) == expected_tokens(prompt, 2)
+
+
+def test_a_conversation_finds_its_own_answers_in_the_cache() -> None:
+    engine = ScriptedEngine(budget=64)
+    prompt = _prompt(10)
+    answer = _tokens(_run(engine, ask("turn 1", prompt, 12))["turn 1"])
+    follow_up = prompt + answer + [1, 2, 3]
+    outputs = _run(engine, ask("turn 2", follow_up, 5))["turn 2"]
+    # The answer's last token was never computed, so the block it would complete is not there.
+    assert [output.num_cached_tokens for output in outputs] == [20, 0, 0, 0, 0]
+    assert _tokens(outputs) == expected_tokens(follow_up, 5)
+    stats = engine.core.stats()
+    assert (stats.prefix_cache_queries, stats.prefix_cache_hits) == (10 + 25, 20)
+    assert _run(engine, ask("stranger", follow_up, 1, cache_salt="x"))["stranger"][0].num_cached_tokens == 0
+
+
+def test_a_prompt_that_is_cached_whole_computes_only_its_last_block() -> None:
+    engine = ScriptedEngine(budget=64)
+    prompt = _prompt(6 * BLOCK)
+    _run(engine, ask("first", prompt, 2))
+    outputs = _run(engine, ask("again", prompt, 2))["again"]
+    assert outputs[0].num_cached_tokens == 5 * BLOCK
+    assert _tokens(outputs) == expected_tokens(prompt, 2)
+
+
+def test_waits_for_a_slot_are_told_with_the_first_token_and_once_in_the_stats() -> None:
+    engine = ScriptedEngine(max_num_seqs=1)
+    core = engine.core
+    core.add(ask("first", [1], 2))
+    core.add(ask("second", [2], 2))
+    steps = []
+    while core.has_work:
+        engine.clock.now += 1
+        steps.append(core.step())
+    waits = [wait for step in steps for wait in step.stats.queue_seconds]
+    outputs = [output for step in steps for output in step.outputs]
+    assert waits == [output.queue_seconds for output in outputs if output.queue_seconds]
+    assert waits[0] == 1.0
+    assert waits[1] > 2.0
+
+
+def test_a_short_request_behind_a_long_prefill_is_in_the_next_step_launched() -> None:
+    engine = ScriptedEngine(num_blocks=2000, budget=512, max_model_len=5000)
+    core = engine.core
+    core.add(ask("long", _prompt(4000), 2))
+    for _ in range(3):
+        core.step()
+    launched = len(engine.runner.steps)
+    short = _prompt(100)
+    core.add(ask("short", short, 1))
+    seen: list[RequestOutput] = []
+    while not any(output.request_id == "short" for output in seen):
+        seen += core.step().outputs
+    assert _tokens([output for output in seen if output.request_id == "short"]) == expected_tokens(short, 1)
+    assert engine.runner.log[-1] == ("read", launched + 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (ask("bad", [1] * 64, 1), "The prompt has 64 tokens, but prompt and answer together may have 64"),
+        (ask("bad", [1, VOCAB_SIZE], 1), "The prompt has a token id outside 0 … 49"),
+        (ask("bad", [-1], 1), "The prompt has a token id outside 0 … 49"),
+        (ask("bad", [], 1), "empty"),
+        (ask("bad", [1], 0), "max_tokens must be at least 1"),
+        (ask("bad", [1] * 30, 12), "room for 41 tokens, but the key/value cache has 40"),
+        (ask("bad", [1], 1, logit_bias={VOCAB_SIZE: 1.0}), "logit_bias has a token id outside 0 … 49"),
+        (ask("bad", [1], 1, allowed_token_ids=[1, -2]), "allowed_token_ids has a token id outside"),
+        (ask("bad", [1], 1, allowed_token_ids=[]), "allowed_token_ids is empty"),
+        (ask("bad", [1], 1, bad_words=[[1], [2, 99]]), "bad_words has a token id outside"),
+    ],
+)
+def test_a_request_that_can_never_run_fails_alone(message: AddRequest, says: str) -> None:
+    engine = ScriptedEngine(num_blocks=10, max_model_len=64)
+    engine.core.add(ask("good", [1, 2, 3], 5))
+    refused = engine.core.add(message)
+    assert refused is not None
+    assert (refused.request_id, refused.finish_reason, refused.token_ids) == ("bad", "error", [])
+    assert says in (refused.error or "")
+    assert tokens_by_request(run_to_end(engine.core)[0]) == {"good": expected_tokens([1, 2, 3], 5)}
+
+
+def test_the_largest_request_that_fits_the_cache_runs() -> None:
+    engine = ScriptedEngine(num_blocks=10, max_model_len=64)
+    prompt = _prompt(30)
+    assert _tokens(_run(engine, ask("r", prompt, 11))["r"]) == expected_tokens(prompt, 11)
+
+
+def test_a_second_request_with_a_live_id_does_not_disturb_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+    engine.core.add(ask("r", [1, 2, 3], 5))
+    assert engine.core.add(ask("r", [4, 5], 9)) is None
     assert "request id r is in use" in caplog.text
-    outputs, _ = run_to_end(core)
-    assert tokens_by_request(outputs)["r"] == transformers_greedy(model, [1, 2, 3], 5)
+    assert tokens_by_request(run_to_end(engine.core)[0])["r"] == expected_tokens([1, 2, 3], 5)
 
 
-def test_a_step_that_raises_fails_its_requests_and_the_engine_goes_on(
-    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_lost_block_is_reported_once_when_idle(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+    engine.pool.grow(BlockTable(), 1)
+    for name in ("a", "b"):
+        engine.core.add(ask(name, [1, 2], 2))
+        with caplog.at_level(logging.ERROR):
+            run_to_end(engine.core)
+    assert caplog.text.count("1 of 64 key/value blocks are held by no request") == 1
+
+
+_EVENTS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("add"),
+            st.integers(0, 5),  # which beginning it shares with others
+            st.integers(1, 22),  # prompt tokens
+            st.integers(1, 14),  # answer tokens
+            st.sampled_from([-1, 0, 0, 0, 3]),
+            st.sampled_from([None, None, "salt"]),
+            st.booleans(),  # whether a token of its answer stops it
+        ),
+        st.tuples(st.just("abort"), st.integers(0, 60)),
+        st.tuples(st.just("step"), st.integers(1, 4)),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    limits=st.tuples(st.integers(9, 24), st.integers(1, 6), st.integers(1, 30)),
+    quick=st.booleans(),
+    caching=st.booleans(),
+    events=_EVENTS,
+)
+def test_any_history_gives_each_request_what_it_gets_alone(
+    limits: tuple[int, int, int], quick: bool, caching: bool, events: list[tuple[object, ...]]
 ) -> None:
-    core = start(model, max_num_seqs=1)
-    run = Runner.run
-
-    def fail_on_victim(self: Runner, scheduled: Sequence[ScheduledRequest]) -> list[int]:
-        if any(item.request.request_id == "victim" for item in scheduled):
-            raise RuntimeError("out of memory")
-        return run(self, scheduled)
-
-    monkeypatch.setattr(Runner, "run", fail_on_victim)
-    core.add(greedy_request("victim", [1, 2], 5))
-    core.add(greedy_request("next", [1, 2, 3], 5))
-    with caplog.at_level(logging.ERROR):
-        outputs, _ = run_to_end(core)
-    assert [output.finish_reason for output in outputs if output.request_id == "victim"] == ["error"]
-    assert "out of memory" in caplog.text
-    assert tokens_by_request(outputs)["next"] == transformers_greedy(model, [1, 2, 3], 5)
-    assert _idle(core)
-
-
-def test_a_lost_block_is_reported_when_idle(model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    core = start(model)
-    core._pool._state[7] = 0
-    core._pool._num_free -= 1
-    for _ in range(2):
-        generate(core, [1, 2], 2)
-    assert caplog.text.count("1 of 256 key/value blocks are held by no request") == 1
-
-
-def test_a_seed_repeats_a_request_whatever_runs_beside_it(model: Path) -> None:
-    def seeded(core: EngineCore, name: str, seed: int | None) -> None:
-        params = SamplingParams(temperature=1.3, top_p=0.95, top_k=40, seed=seed, max_tokens=12)
-        core.add(AddRequest(request_id=name, prompt_token_ids=[5, 6, 7], sampling=params))
-
-    core = start(model)
-    seeded(core, "alone", 42)
-    alone = tokens_by_request(run_to_end(core)[0])["alone"]
-    for index in range(6):
-        seeded(core, f"other{index}", None)
-    seeded(core, "crowded", 42)
-    seeded(core, "different", 43)
-    crowd = tokens_by_request(run_to_end(core)[0])
-    assert crowd["crowded"] == alone
-    assert crowd["different"] != alone
-    assert len({tuple(crowd[f"other{index}"]) for index in range(6)}) == 6
-
-
-def test_the_engine_seed_repeats_requests_without_a_seed(model: Path) -> None:
-    def sampled(engine_seed: int) -> list[int]:
-        core = start(model, seed=engine_seed)
-        params = SamplingParams(temperature=1.5, max_tokens=12)
-        core.add(AddRequest(request_id="r", prompt_token_ids=[5, 6, 7], sampling=params))
-        return tokens_by_request(run_to_end(core)[0])["r"]
-
-    assert sampled(1) == sampled(1) != sampled(2)
+    """The largest request, 22 + 14 tokens, fits the smallest pool."""
+    num_blocks, max_num_seqs, budget = limits
+    engine = ScriptedEngine(
+        num_blocks=num_blocks, max_num_seqs=max_num_seqs, budget=budget, enable_prefix_caching=caching
+    )
+    engine.runner.quick = quick
+    expected: dict[str, list[int]] = {}
+    outputs: list[RequestOutput] = []
+    aborted: set[str] = set()
+    for event in events:
+        match event:
+            case ("add", int(family), int(length), int(answer), int(priority), salt, stops):
+                prompt = _prompt(22, family)[:length]
+                tokens = expected_tokens(prompt, answer)
+                stop = frozenset({tokens[-1] if answer % 2 else tokens[answer // 2]} if stops else ())
+                name = str(len(expected))
+                expected[name] = expected_tokens(prompt, answer, stop)
+                request = ask(name, prompt, answer, priority=priority, cache_salt=salt, stop_token_ids=stop)  # type: ignore[arg-type]
+                assert engine.core.add(request) is None
+            case ("abort", int(index)):
+                aborted |= {output.request_id for output in engine.core.abort([str(index)])}
+            case (_, int(steps)):
+                for _ in range(steps):
+                    outputs += engine.core.step().outputs
+                    assert engine.core.stats().num_running <= max_num_seqs
+                    assert engine.pool.num_free + engine.pool.num_held == num_blocks
+    outputs += run_to_end(engine.core)[0]
+    engine.check_idle()
+    assert all(sum(item.num_tokens for item in step) <= budget for step in engine.runner.steps)
+    tokens_of = tokens_by_request(outputs)
+    ends = [output.request_id for output in outputs if output.finish_reason is not None]
+    assert sorted(ends) == sorted(set(expected) - aborted)
+    for name, whole in expected.items():
+        got = tokens_of.get(name, [])
+        assert got == (whole[: len(got)] if name in aborted else whole)
