@@ -1,4 +1,4 @@
-"""An engine process with everything real but the device: a step takes its time, or gets stuck.
+"""An engine process with everything real but the device: every token is an `a`, or its step gets stuck.
 
 Settings come from ``echo`` in the model's config.json: a step takes ``step_seconds``; step number ``stuck_at`` never
 ends, because its thread ``sleeps``, or because native code in it ``holds`` the interpreter's lock, as ``stuck`` says.
@@ -24,6 +24,8 @@ from serving_image.engine.timeline import BootTimeline
 from serving_image.options import EngineOptions
 
 BLOCKS, BLOCK_SIZE = 64, 16
+#: The vocabulary of the echo model begins with the visible ASCII characters.
+LETTER_A = ord("a") - ord("!")
 
 
 class Pending:
@@ -52,7 +54,7 @@ class StuckDevice:
         if self._steps == self._settings.get("stuck_at"):
             self._get_stuck()
         time.sleep(self._settings.get("step_seconds", 0))
-        token = SampledToken(ord("a") % self.vocab_size, None)
+        token = SampledToken(LETTER_A, None)
         return StepResult(sampled={item.request: token for item in scheduled if item.samples})
 
     def _get_stuck(self) -> None:
