@@ -64,8 +64,25 @@ class TestAdmission:
                 first_piece(lines)
                 refused = server.post("/v1/completions", {"prompt": "abc"})
                 assert refused.status_code == 429
-                assert refused.headers["retry-after"]
+                assert refused.headers["retry-after"] == "60"  # nothing has ended yet: nobody knows
+                assert "60 s" in refused.json()["error"]["message"]
                 assert refused.json()["error"]["type"] == "rate_limit_error"
+            wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "the requests are aborted")
+            assert server.post("/v1/completions", {"prompt": "abc", "max_tokens": 2}).status_code == 200
+
+    def test_it_says_when_to_come_back_by_how_fast_requests_end(self, slow_model):
+        with running_server(slow_model, engine="echo") as server, httpx.Client(timeout=PATIENCE) as client:
+            for _ in range(3):
+                assert server.post("/v1/completions", {"prompt": "abc", "max_tokens": 2}).status_code == 200
+            with client.stream(
+                "POST", f"{server.url}/v1/completions", json=FOREVER | {"n": 16, "stream": True}
+            ) as full:
+                lines = full.iter_lines()
+                first_piece(lines)
+                refused = server.post("/v1/completions", {"prompt": "abc"})
+            # Two requests ended since the first, in well below ten seconds; fifteen wait.
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["retry-after"]) < 60
             wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "the requests are aborted")
             assert server.post("/v1/completions", {"prompt": "abc", "max_tokens": 2}).status_code == 200
 
