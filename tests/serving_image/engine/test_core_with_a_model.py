@@ -1,26 +1,20 @@
-"""The engine core with a real model: batches, chunks, preemption and failures, against Transformers."""
+"""The engine core with a real model, against Transformers: batches, chunks, preemption, shared prefixes, failures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from serving_image.engine.core import EngineCore
 from serving_image.engine.protocol import AddRequest, SamplingParams
-from serving_image.engine.scheduler import ScheduledRequest
-from serving_image.runtime.runner import Runner
+from serving_image.models.decoder import Decoder, DecoderInput
 from tests.serving_image.checkpoints import random_prompt, transformers_greedy, write_checkpoint
-from tests.serving_image.generation import (
-    boot_engine,
-    generate,
-    greedy_request,
-    run_to_end,
-    start,
-    tokens_by_request,
-)
+from tests.serving_image.generation import boot_engine, greedy_request, run_to_end, start, tokens_by_request
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +25,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _idle(core: EngineCore) -> bool:
     stats = core.stats()
     return stats.num_free_blocks == stats.num_total_blocks and stats.num_running == stats.num_waiting == 0
+
+
+def _start_with_blocks(model: Path, num_blocks: int, **options: Any) -> EngineCore:
+    ready = boot_engine(model).ready
+    return start(model, kv_cache_memory=num_blocks * ready.kv_cache_bytes // ready.num_blocks, **options)
 
 
 def test_32_mixed_requests_equal_transformers_alone(model: Path) -> None:
@@ -50,8 +49,7 @@ def test_32_mixed_requests_equal_transformers_alone(model: Path) -> None:
 
 
 def test_preemption_under_a_tiny_cache_changes_no_token(model: Path) -> None:
-    ready = boot_engine(model).ready
-    core = start(model, kv_cache_memory=7 * ready.kv_cache_bytes // ready.num_blocks, max_model_len=80)
+    core = _start_with_blocks(model, 9, max_model_len=80)
     prompts = [random_prompt(20, seed=i) for i in range(4)]
     for index, prompt in enumerate(prompts):
         core.add(greedy_request(str(index), prompt, 40))
@@ -62,15 +60,29 @@ def test_preemption_under_a_tiny_cache_changes_no_token(model: Path) -> None:
     assert _idle(core)
 
 
+def test_shared_prefixes_change_no_token(model: Path) -> None:
+    """Conversations that share a beginning go on, while a small cache evicts some of what they leave."""
+    core = _start_with_blocks(model, 14, max_model_len=112)
+    beginning = random_prompt(37, seed=1)
+    prompts = {name: beginning + random_prompt(3 + index, seed=index) for index, name in enumerate("abcd")}
+    for _ in range(3):
+        for name, prompt in prompts.items():
+            core.add(greedy_request(name, prompt, 8))
+        tokens = tokens_by_request(run_to_end(core)[0])
+        for name, prompt in prompts.items():
+            assert tokens[name] == transformers_greedy(model, prompt, 8)
+            prompts[name] = prompt + tokens[name] + [7, 8]
+    assert core.stats().prefix_cache_hits > 4 * 32
+    assert _idle(core)
+
+
 def test_scattered_blocks_give_the_same_tokens(model: Path) -> None:
     """Requests that end in turn leave holes, so later ones get blocks that are not adjacent."""
-    ready = boot_engine(model).ready
-    core = start(model, kv_cache_memory=8 * ready.kv_cache_bytes // ready.num_blocks, max_model_len=128)
+    core = _start_with_blocks(model, 9, max_model_len=128)
     for index in range(8):
         core.add(greedy_request(f"short{index}", [index], 2 if index % 2 else 15))
-    core.step()
-    core.step()
-    assert core.stats().num_free_blocks == 4
+    while core.stats().num_free_blocks != 5:
+        core.step()
     prompt = random_prompt(40, seed=9)
     core.add(greedy_request("scattered", prompt, 10))
     outputs, _ = run_to_end(core)
@@ -84,8 +96,8 @@ def test_stop_tokens_end_a_request_and_min_tokens_holds_them_back(model: Path) -
     first = expected.index(stop)
     core = start(model)
 
-    def run(**sampling: object) -> tuple[list[int], str | None]:
-        params = SamplingParams(temperature=0, max_tokens=12, stop_token_ids=frozenset({stop}), **sampling)  # type: ignore[arg-type]
+    def run(**sampling: Any) -> tuple[list[int], str | None]:
+        params = SamplingParams(temperature=0, max_tokens=12, stop_token_ids=frozenset({stop}), **sampling)
         core.add(AddRequest(request_id="r", prompt_token_ids=prompt, sampling=params))
         outputs, _ = run_to_end(core)
         assert all(output.finish_reason is None for output in outputs[:-1])
@@ -98,92 +110,47 @@ def test_stop_tokens_end_a_request_and_min_tokens_holds_them_back(model: Path) -
     assert run()[0] == expected[: first + 1]
 
 
-def test_a_request_ends_at_the_context_even_if_max_tokens_is_more(model: Path) -> None:
-    core = start(model, max_model_len=32)
-    core.add(greedy_request("r", random_prompt(30, seed=1), 100))
+def test_logprobs_of_prompt_and_answer_equal_those_of_transformers(model: Path) -> None:
+    core = start(model, max_num_batched_tokens=16)
+    prompt = random_prompt(40, seed=3)
+    core.add(greedy_request("before", prompt, 2))
+    run_to_end(core)
+    params = SamplingParams(temperature=0, max_tokens=5, logprobs=3, prompt_logprobs=2)
+    core.add(AddRequest(request_id="r", prompt_token_ids=prompt, sampling=params))
     outputs, _ = run_to_end(core)
-    assert [output.finish_reason for output in outputs] == [None, "length"]
+    tokens = prompt + [token for output in outputs for token in output.token_ids]
+    found = [*(outputs[0].prompt_logprobs or []), *(entry for output in outputs for entry in output.logprobs or [])]
+    assert [entry.token_id for entry in found] == tokens[1:]
+    with torch.no_grad():
+        scores = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)(torch.tensor([tokens])).logits[0, :-1]
+    truth = scores.log_softmax(-1)
+    ours = torch.tensor([entry.logprob for entry in found])
+    torch.testing.assert_close(ours, truth[range(len(found)), tokens[1:]], atol=1e-4, rtol=1e-4)
+    for entry, row in zip(found, truth, strict=True):
+        assert entry.rank == 1 + int((row > row[entry.token_id]).sum())
+        assert entry.top_ids == row.topk(len(entry.top_ids)).indices.tolist()
 
 
-@pytest.mark.parametrize(
-    ("request_", "says"),
-    [
-        (greedy_request("bad", [1] * 64, 1), "The prompt has 64 tokens, but prompt and answer together may have 64"),
-        (greedy_request("bad", [1, 256], 1), "token id outside 0 … 255"),
-        (greedy_request("bad", [-1], 1), "token id outside 0 … 255"),
-        (greedy_request("bad", [], 1), "empty"),
-        (greedy_request("bad", [1], 0), "max_tokens must be at least 1"),
-    ],
-    ids=["too long", "above the vocabulary", "negative", "empty", "no tokens"],
-)
-def test_a_request_that_can_never_run_fails_alone(model: Path, request_: AddRequest, says: str) -> None:
-    core = start(model, max_model_len=64)
-    core.add(greedy_request("good", [1, 2, 3], 5))
-    refused = core.add(request_)
-    assert refused is not None
-    assert (refused.request_id, refused.finish_reason, refused.token_ids) == ("bad", "error", [])
-    assert says in (refused.error or "")
-    outputs, _ = run_to_end(core)
-    assert tokens_by_request(outputs) == {"good": transformers_greedy(model, [1, 2, 3], 5)}
-
-
-def test_abort_frees_blocks_at_once_wherever_the_request_is(model: Path) -> None:
-    core = start(model, max_num_seqs=2)
-    for name in ("running", "survivor", "waiting"):
-        core.add(greedy_request(name, [1, 2, 3], 20))
-    core.step()
-    assert (core.stats().num_running, core.stats().num_waiting) == (2, 1)
-    aborted = core.abort(["running", "waiting", "unknown"])
-    assert [(output.request_id, output.finish_reason) for output in aborted] == [
-        ("running", "abort"),
-        ("waiting", "abort"),
-    ]
-    assert core.stats().num_free_blocks == core.stats().num_total_blocks - 1
-    outputs, _ = run_to_end(core)
-    assert {output.request_id for output in outputs} == {"survivor"}
-    assert _idle(core)
-
-
-def test_a_second_request_with_a_live_id_does_not_disturb_the_first(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    core = start(model)
-    core.add(greedy_request("r", [1, 2, 3], 5))
-    assert core.add(greedy_request("r", [4, 5], 9)) is None
-    assert "request id r is in use" in caplog.text
-    outputs, _ = run_to_end(core)
-    assert tokens_by_request(outputs)["r"] == transformers_greedy(model, [1, 2, 3], 5)
-
-
-def test_a_step_that_raises_fails_its_requests_and_the_engine_goes_on(
+def test_a_request_that_makes_the_model_raise_fails_alone(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    core = start(model, max_num_seqs=1)
-    run = Runner.run
+    core = start(model)
+    forward = Decoder.forward
 
-    def fail_on_victim(self: Runner, scheduled: Sequence[ScheduledRequest]) -> list[int]:
-        if any(item.request.request_id == "victim" for item in scheduled):
+    def fail_on_255(self: Decoder, batch: DecoderInput, *more: Any) -> torch.Tensor:
+        if 255 in batch.token_ids:
             raise RuntimeError("out of memory")
-        return run(self, scheduled)
+        return forward(self, batch, *more)
 
-    monkeypatch.setattr(Runner, "run", fail_on_victim)
-    core.add(greedy_request("victim", [1, 2], 5))
-    core.add(greedy_request("next", [1, 2, 3], 5))
+    monkeypatch.setattr(Decoder, "forward", fail_on_255)
+    core.add(greedy_request("good", [1, 2, 3], 5))
+    core.add(greedy_request("victim", [1, 255], 5))
     with caplog.at_level(logging.ERROR):
         outputs, _ = run_to_end(core)
     assert [output.finish_reason for output in outputs if output.request_id == "victim"] == ["error"]
     assert "out of memory" in caplog.text
-    assert tokens_by_request(outputs)["next"] == transformers_greedy(model, [1, 2, 3], 5)
+    assert tokens_by_request(outputs)["good"] == transformers_greedy(model, [1, 2, 3], 5)
     assert _idle(core)
-
-
-def test_a_lost_block_is_reported_when_idle(model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    core = start(model)
-    core._pool._state[7] = 0
-    core._pool._num_free -= 1
-    for _ in range(2):
-        generate(core, [1, 2], 2)
-    assert caplog.text.count("1 of 256 key/value blocks are held by no request") == 1
 
 
 def test_a_seed_repeats_a_request_whatever_runs_beside_it(model: Path) -> None:
