@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -112,7 +112,7 @@ def _about(model: Path, cores: int, arguments: argparse.Namespace) -> dict[str, 
     }
 
 
-def _names(allowed: Sequence[str]) -> object:
+def _names(allowed: Sequence[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
         unknown = [name for name in names if name not in allowed]

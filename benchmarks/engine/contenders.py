@@ -127,7 +127,7 @@ class SlipwayServer:
         return bench.log(f"{self.name.replace(' ', '-')}-{'caching' if prefix_caching else 'plain'}")
 
     def _caching_server(self, bench: Bench) -> Server:
-        if self._caching is None:
+        if self._caching is None or not self._caching.lives:
             self._caching = bench.stack.enter_context(self._serving(bench, prefix_caching=True))
         return self._caching
 

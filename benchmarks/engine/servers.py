@@ -54,7 +54,9 @@ class LoadClient:
     def start(cls) -> Iterator[LoadClient]:
         argv = [sys.executable, "-m", "engine.load_client"]
         folder = ROOT / "benchmarks"
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder) as process:
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, start_new_session=True
+        ) as process:
             try:
                 yield cls(process)
             finally:
@@ -88,6 +90,11 @@ class Server:
     client: LoadClient
     boot_seconds: float = 0.0
     memory: dict[str, Memory] = field(default_factory=dict)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process that was started has not ended."""
+        return self.tree.process.poll() is None
 
     def complete(self, jobs: Sequence[Job], limit: float) -> list[Trace]:
         """Send all jobs at once.
@@ -171,7 +178,7 @@ def serving(command: Command, port: int, log: Path, client: LoadClient) -> Itera
 
 
 def _wait_ready(server: Server, path: str, deadline: float, log: Path) -> None:
-    while server.tree.process.poll() is None and time.perf_counter() < deadline:
+    while server.lives and time.perf_counter() < deadline:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", path)
