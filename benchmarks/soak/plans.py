@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: ``whole`` and ``stream`` wait for their answer; ``leave`` goes in mid-stream, ``cancel`` before an answer; ``bad`` must be
-#: refused.
+#: ``whole`` and ``stream`` wait for their answer; ``leave`` goes in mid-stream, ``cancel`` before an answer; ``bad``
+#: must be refused.
 Kind = Literal["whole", "stream", "leave", "cancel", "bad"]
 KINDS: dict[Kind, float] = {"whole": 0.40, "stream": 0.36, "leave": 0.10, "cancel": 0.06, "bad": 0.08}
 MAX_MODEL_LEN = 512
@@ -62,7 +62,7 @@ class Plan:
 
 def plans(seed: int) -> Iterator[Plan]:
     """Requests without end, the same for the same seed."""
-    choose = random.Random(seed)  # noqa: S311 (not for security)
+    choose = random.Random(seed)
     prefixes = [_tokens(choose, choose.choice((64, 100, 160, 256))) for _ in range(6)]
     while True:
         (kind,) = choose.choices(list(KINDS), list(KINDS.values()))

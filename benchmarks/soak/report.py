@@ -94,8 +94,8 @@ class Soak:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.tally.requests.items()))
         rate = self.num_requests / self.seconds
         lines = [
-            f"{self.num_requests} requests, {self.concurrency} at a time, in {self.seconds:.0f} s ({rate:.0f} a second): "
-            f"{counts}; {self.tally.tokens} tokens in answers that were read to their end. "
+            f"{self.num_requests} requests, {self.concurrency} at a time, in {self.seconds:.0f} s "
+            f"({rate:.0f} a second): {counts}; {self.tally.tokens} tokens in answers that were read to their end. "
             f"Warm-up: the first {self.num_warm_up}.",
             "",
             "| criterion | measured | |",

@@ -1,0 +1,12 @@
+"""The soak of ``benchmarks/soak``, in small: everything of it but that memory comes to rest takes only a while to show."""
+
+from __future__ import annotations
+
+from benchmarks.soak.run import soak
+
+
+def test_after_mixed_requests_everything_is_as_it_was():
+    result = soak(400, warm_up=150, most_growth=0.2, options=("--threads", "1"))
+    assert result.failures == [], result.page()
+    assert result.tally.requests["left in mid-stream"] > 0
+    assert result.tally.requests["cancelled in time"] > 0
