@@ -1,4 +1,4 @@
-"""The soak of ``benchmarks/soak``, in small: everything of it but that memory comes to rest takes only a while to show."""
+"""The soak of ``benchmarks/soak``, in small; that memory comes to rest takes a longer one to show."""
 
 from __future__ import annotations
 
