@@ -62,6 +62,14 @@ def test_the_ends_of_the_interval() -> None:
     assert locate(weights, ends).columns.tolist() == [150, 390]
 
 
+def test_a_tiny_weight_is_not_lost_beside_large_ones() -> None:
+    """Sums in float32 would swallow the one in the middle, so that no fraction could find it."""
+    weights = torch.zeros(1, 400)
+    weights[0, [0, 200, 390]] = torch.tensor([1.0, 1e-10, 1.0])
+    fraction = torch.tensor([[(1 + 0.5e-10) / (2 + 1e-10)]], dtype=torch.float64)
+    assert locate(weights, fraction).columns.tolist() == [200]
+
+
 def test_rows_without_weight_or_with_nan_find_nothing() -> None:
     weights = torch.ones(3, 200)
     weights[0], weights[1, 130] = 0.0, math.nan
