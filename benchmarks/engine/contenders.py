@@ -104,7 +104,7 @@ class SlipwayServer:
         cases = bench.group(prefix_caching)
         if prefix_caching:
             if cases:
-                server = self._caching_server(bench)
+                server = self._caching_server(bench, round_)
                 warm(server, f"{self.name} {round_}")
                 bench.run_cases(round_, self.name, cases, server)
             return
@@ -124,11 +124,12 @@ class SlipwayServer:
         return serving(command, port, self._log(bench, prefix_caching), bench.client)
 
     def _log(self, bench: Bench, prefix_caching: bool) -> Path:
-        return bench.log(f"{self.name.replace(' ', '-')}-{'caching' if prefix_caching else 'plain'}")
+        return bench.log(f"{self.name}-{'caching' if prefix_caching else 'plain'}")
 
-    def _caching_server(self, bench: Bench) -> Server:
+    def _caching_server(self, bench: Bench, round_: int) -> Server:
         if self._caching is None or not self._caching.lives:
             self._caching = bench.stack.enter_context(self._serving(bench, prefix_caching=True))
+            bench.record(round_, self.name, "idle_cpu", partial(idle_cores, self._caching))
         return self._caching
 
     def _memory(self, bench: Bench, server: Server, round_: int) -> Figures:
@@ -162,7 +163,7 @@ class SlipwayDirect:
         extra = [name for name in ("idle", "busy") if bench.wants(name) and not prefix_caching]
         if not cases and not extra:
             return
-        with running_engine(bench.model, self.quantization, bench.log(self.name.replace(" ", "-"))) as engine:
+        with running_engine(bench.model, self.quantization, bench.log(self.name)) as engine:
             warm_up(engine, f"{self.name} {round_}")
             bench.run_cases(round_, self.name, cases, engine)
             key = f"round {round_}"
@@ -210,7 +211,7 @@ class Vllm:
             self._servers[prefix_caching] = server
             if bench.wants("boot"):
                 bench.record(round_, self.name, "boot", lambda: {"first_token_s": server.boot_seconds})
-            bench.record(round_, self.name, "idle_cpu", lambda: {"cores": idle_cores(server)})
+            bench.record(round_, self.name, "idle_cpu", partial(idle_cores, server))
         return self._servers[prefix_caching]
 
     def _start(self, bench: Bench, prefix_caching: bool) -> contextlib.AbstractContextManager[Server]:
@@ -223,11 +224,11 @@ class Vllm:
         return serving(command, port, log, bench.client)
 
 
-def idle_cores(server: Server) -> float:
+def idle_cores(server: Server) -> Figures:
     """Processor time that an idle server takes, in cores."""
     before = server.tree.cpu_seconds()
     time.sleep(_IDLE_SECONDS)
-    return (server.tree.cpu_seconds() - before) / _IDLE_SECONDS
+    return {"cores": (server.tree.cpu_seconds() - before) / _IDLE_SECONDS}
 
 
 @dataclass
@@ -235,7 +236,7 @@ class Transformers:
     """Transformers' three ways, the burst only. Static and continuous batches take minutes: in the first round only."""
 
     name: str
-    ways: Sequence[str] = ("one_by_one", "static", "continuous")
+    ways: Sequence[str] = ("one-by-one", "static", "continuous")
 
     def turn(self, bench: Bench, round_: int, *, prefix_caching: bool) -> None:
         if prefix_caching or not bench.wants("burst"):
@@ -243,10 +244,10 @@ class Transformers:
         jobs = Prompts(f"burst round {round_}").burst()
         ways = dict.fromkeys(self.ways if round_ == 1 else self.ways[:1], jobs)
         first = (round_ - 1) * ONE_BY_ONE % BURST
-        ways["one_by_one"] = jobs[first : first + ONE_BY_ONE]
+        ways["one-by-one"] = jobs[first : first + ONE_BY_ONE]
         answers = _transformers_answers(bench, json.dumps(ways))
         for way in ways:
-            bench.record(round_, f"{self.name} {way}", "burst", partial(_rates, answers.get(way)))
+            bench.record(round_, f"{self.name}-{way}", "burst", partial(_rates, answers.get(way)))
 
 
 def _transformers_answers(bench: Bench, jobs: str) -> dict[str, dict[str, float | str]]:

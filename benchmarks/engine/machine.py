@@ -59,7 +59,7 @@ class Machine:
         load = os.getloadavg()[0]
         argv = [sys.executable, "-m", "engine.machine", str(cores)]
         folder = Path(__file__).resolve().parents[1]
-        found = json.loads(subprocess.run(argv, cwd=folder, capture_output=True, check=True, timeout=120).stdout)
+        found = json.loads(subprocess.run(argv, cwd=folder, capture_output=True, check=True, timeout=300).stdout)
         return cls(
             cpu=_cpu_model(),
             cores=cores,

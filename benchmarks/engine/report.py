@@ -13,8 +13,8 @@ from engine.machine import Machine
 from engine.results import Key, Results
 from engine.workload import Prompts
 
-EXACT, INT8 = "slipway", "slipway int8"
-EXACT_DIRECT, INT8_DIRECT = "slipway direct", "slipway int8 direct"
+EXACT, INT8 = "slipway", "slipway-int8"
+EXACT_DIRECT, INT8_DIRECT = "slipway-direct", "slipway-int8-direct"
 VLLM, TRANSFORMERS = "vllm", "transformers"
 VARIANTS = {EXACT: "exact", EXACT_DIRECT: "exact", INT8: "int8", INT8_DIRECT: "int8"}
 #: Resident memory may be so many checkpoints and bytes beside the cache.
@@ -108,7 +108,7 @@ def goals() -> list[Goal]:
         keys = Key(ours, "prompt_512", first), Key(VLLM, "prompt_512", first)
         rows.append(_against("prompt_512", variant, *keys, prompt, at_least=False))
         rows += [_of_memory(ours, "loaded"), _of_memory(ours, "burst")]
-    one_by_one = Key(f"{TRANSFORMERS} one_by_one", "burst", output)
+    one_by_one = Key(f"{TRANSFORMERS}-one-by-one", "burst", output)
     rows.append(_against("burst", "exact", Key(EXACT, "burst", output), one_by_one, 20, at_least=True))
     rows.append(_of_bandwidth(0.85))
     warm, cold = Key(EXACT, "prefix", "warm_s"), Key(EXACT, "prefix", "cold_s")
@@ -226,9 +226,11 @@ def machine_text(results: Results) -> str:
         f"- checkpoint: {results.about['checkpoint_bytes'] / 1e6:.0f} MB",
         f"- the load client took {results.about.get('client_share', 0):.1%} of one core while requests ran",
     ]
-    idle = results.median(Key(VLLM, "idle_cpu", "cores"))
-    if idle is not None:
-        lines.append(f"- an idle vLLM takes {idle:.2f} cores; its processes are stopped (SIGSTOP) outside its turn")
+    for name in (EXACT, INT8, VLLM):
+        idle = results.median(Key(name, "idle_cpu", "cores"))
+        if idle is not None:
+            how = "its processes are stopped (SIGSTOP)" if name == VLLM else "one with prefix caching is there, idle,"
+            lines.append(f"- {name} takes {idle:.3f} cores while idle; {how} outside its turn")
     lines += [f"- {name}: not installed. {how}" for name, how in results.absent.items()]
     lines += [f"- failed: round {r.round}, {r.contender}, {r.case}: {r.error[:300]}" for r in results.errors()]
     return "\n".join(lines)

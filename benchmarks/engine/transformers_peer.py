@@ -1,6 +1,6 @@
 """Transformers on one workload, in a process of its own: ``python -m engine.transformers_peer MODEL CORES``.
 
-Reads a line of JSON from standard input, ``{"one_by_one": jobs, "static": jobs, "continuous": jobs}``, and writes a
+Reads a line of JSON from standard input, ``{"one-by-one": jobs, "static": jobs, "continuous": jobs}``, and writes a
 line for each way of generating, ``{"way", "seconds", "output_tokens", "total_tokens"}`` or ``{"way", "error"}``.
 Settings: bfloat16, SDPA, a thread per core, greedy, no end token; one unmeasured request goes before each way.
 """
@@ -68,7 +68,7 @@ def continuous(model: Any, jobs: Sequence[Job]) -> None:
 
 
 WAYS: dict[str, Callable[[Any, Sequence[Job]], None]] = {
-    "one_by_one": one_by_one,
+    "one-by-one": one_by_one,
     "static": static,
     "continuous": continuous,
 }
