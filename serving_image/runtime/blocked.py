@@ -101,6 +101,7 @@ def _row_block(blocks: Tensor, block: Tensor) -> Tensor:
 def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
     """The first column of each row that exceeds its threshold, ``[rows, 1]``; never one that adds nothing."""
     index = torch.searchsorted(cumulative, threshold, right=True)
-    # A fraction just below 1 may round its threshold up to the total: then the last column that has weight is meant.
+    # A block's sum and the running sum within it round differently, so what is left of a threshold may reach the end of
+    # the block: then the last column that has weight is meant.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     return torch.minimum(index, last)

@@ -62,6 +62,14 @@ def test_the_ends_of_the_interval() -> None:
     assert locate(weights, ends).columns.tolist() == [150, 390]
 
 
+def test_a_fraction_that_rounds_past_its_block_finds_the_last_weight_there() -> None:
+    """Thousands of rows whose weights fill half a block and whose threshold is a rounding error below the total."""
+    weights = torch.zeros(4000, 128)
+    weights[:, :64] = torch.rand(4000, 64, generator=torch.Generator().manual_seed(6)) ** 30
+    located = locate(weights, torch.full((4000, 1), 1 - 2**-53, dtype=torch.float64))
+    assert (weights.gather(1, located.columns[:, None]) > 0).all()
+
+
 def test_a_tiny_weight_is_not_lost_beside_large_ones() -> None:
     """Sums in float32 would swallow the one in the middle, so that no fraction could find it."""
     weights = torch.zeros(1, 400)
