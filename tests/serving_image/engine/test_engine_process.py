@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -74,6 +75,19 @@ def test_an_abort_frees_the_blocks_of_a_running_request(engine: EngineUnderTest)
             break
     assert ended
     assert step.stats.num_free_blocks == step.stats.num_total_blocks
+
+
+def test_a_prompt_is_found_again_but_not_by_another_tenant(engine: EngineUnderTest, model: Path) -> None:
+    prompt = random_prompt(70, seed=7)
+    expected = transformers_greedy(model, prompt, 4)
+    first = greedy_request("first", prompt, 4)
+    cached = []
+    for request in (first, msgspec.structs.replace(first, request_id="stranger", cache_salt="other"), first):
+        engine.send(request)
+        outputs = engine.collect([request.request_id])[request.request_id]
+        assert [token for output in outputs for token in output.token_ids] == expected
+        cached.append(outputs[0].num_cached_tokens)
+    assert cached == [0, 0, 64]
 
 
 def test_bad_requests_and_garbage_leave_others_alone(engine: EngineUnderTest, model: Path) -> None:

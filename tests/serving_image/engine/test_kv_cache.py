@@ -132,6 +132,20 @@ def test_cached_blocks_that_nobody_holds_cost_what_empty_ones_do() -> None:
     assert pool.num_free == 0
 
 
+def test_a_preempted_table_starts_over_and_offers_its_new_blocks() -> None:
+    pool = BlockPool(2, BLOCK)
+    tokens = list(range(2 * BLOCK))
+    table = _filled(pool, tokens)
+    pool.release(table)
+    hog = BlockTable()
+    pool.grow(hog, 2 * BLOCK)
+    pool.release(hog)
+    assert _found(pool, tokens) == []
+    assert pool.grow(table, len(tokens))
+    pool.register(table, tokens, len(tokens))
+    assert _found(pool, tokens) == table.blocks
+
+
 def test_without_prefix_caching_nothing_is_found() -> None:
     pool = BlockPool(4, BLOCK, enable_prefix_caching=False)
     tokens = list(range(2 * BLOCK))
