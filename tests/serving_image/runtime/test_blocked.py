@@ -14,7 +14,7 @@ _COLUMNS = st.sampled_from([1, 2, 127, 128, 129, 256, 1000, 5000])
 _SEED = st.integers(0, 2**31)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(_COLUMNS, _SEED, st.integers(1, 9))
 def test_the_first_of_the_best(columns: int, seed: int, distinct: int) -> None:
     """Few distinct values, so that there are ties."""
@@ -31,7 +31,7 @@ def test_nothing_best() -> None:
     assert first_best(values).columns.tolist() == [0, 0, 0, 0]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(_COLUMNS, _SEED, st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, 0.5, 0.99]))
 def test_where_the_running_sum_passes_a_fraction(columns: int, seed: int, fraction: float, zeros: float) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +86,7 @@ def test_rows_without_weight_or_with_nan_find_nothing() -> None:
     assert located.columns.tolist() == [0, 0, 100]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(_COLUMNS, _SEED, st.integers(0, 30))
 def test_the_greatest_values(columns: int, seed: int, count: int) -> None:
     count = min(count, columns)

@@ -73,7 +73,7 @@ _TRUNCATIONS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(
     st.sampled_from([1, 2, 7, 127, 128, 129, 300, 1000]),
     st.integers(0, 2**31),
@@ -162,7 +162,7 @@ _ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(
     st.sampled_from([50, 1000, 4096, 32000]), st.integers(0, 2**31), st.lists(_ROWS, min_size=2, max_size=9), st.data()
 )
