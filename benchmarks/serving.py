@@ -44,6 +44,7 @@ def main() -> None:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _leave)
     json_path, page_path = arguments.results / "serving.json", arguments.results / "serving.md"
+    arguments.results.mkdir(parents=True, exist_ok=True)
     if not arguments.render:
         model = make_llama(arguments.cache / "llama-246m")
         with contextlib.ExitStack() as stack:
