@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from kernels.attention.spans import QuerySpan
+from kernels.attention.cache import LayerCache, PagedBatch
 
 
-def paged_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, spans: Sequence[QuerySpan], scale: float
-) -> Tensor:
-    """See :func:`kernels.attention.paged_attention`."""
+def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float) -> Tensor:
+    """See :func:`kernels.attention.paged_attention`; the cache is in the plain layout, its elements in the order of its
+    shape."""
     output = torch.empty_like(query)
-    group = query.shape[1] // key_cache.shape[1]
-    for span in spans:
-        slots = torch.tensor(
-            [run.start + i for run in span.runs for i in range(run.length)], device=query.device, dtype=torch.int64
-        )
-        rows = slice(span.query_start, span.query_start + span.query_length)
-        keys = key_cache[slots].repeat_interleave(group, dim=1).float()
-        values = value_cache[slots].repeat_interleave(group, dim=1).float()
+    group = query.shape[1] // cache.kv_heads
+    for index, context in enumerate(batch.context_lengths.tolist()):
+        rows = slice(*batch.query_starts[index : index + 2].tolist())
+        keys, values = (gather(part, batch.block_tables[index], context).float() for part in cache)
+        keys, values = (part.repeat_interleave(group, dim=1) for part in (keys, values))
         scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
-        key_position = torch.arange(len(slots), device=query.device)
-        query_position = key_position[-span.query_length :]
+        key_position = torch.arange(context, device=query.device)
+        query_position = key_position[rows.start - rows.stop :]
         scores.masked_fill_(key_position[None, :] > query_position[:, None], float("-inf"))
         output[rows] = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), values).to(query.dtype)
     return output
+
+
+def gather(cache: Tensor, block_table: Tensor, context: int) -> Tensor:
+    """A sequence's tokens, ``[context, kv_heads, head_dim]``, out of ``[blocks, kv_heads, block_size, head_dim]``."""
+    block_size = cache.shape[2]
+    positions = torch.arange(context, device=cache.device)
+    return cache[block_table[positions // block_size].long(), :, positions % block_size]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.rms_norm import cpu, reference
+from kernels.native.library import supports
+from kernels.rms_norm import cpu, native, reference
 
 __all__ = ["rms_norm"]
 
@@ -12,10 +13,12 @@ __all__ = ["rms_norm"]
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """``x / sqrt(mean(x²) + epsilon) * weight`` over the last dimension, the mean in float32.
 
-    :param x: ``[tokens, hidden]``.
+    :param x: ``[tokens, hidden]``, contiguous.
     :param weight: ``[hidden]``, of the dtype of ``x``.
     :returns: like ``x``. Method: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
+    if supports(x):
+        return native.rms_norm(x, weight, epsilon)
     if x.device.type == "cpu":
         return cpu.rms_norm(x, weight, epsilon)
     return reference.rms_norm(x, weight, epsilon)

@@ -12,11 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.linear import prepare_int8_weight, prepare_weight
+from kernels.native import library
 from serving_image.engine.core import EngineCore
 from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import EngineReady
 from serving_image.engine.scheduler import Scheduler
 from serving_image.engine.timeline import BootTimeline
+from serving_image.errors import StartupError
 from serving_image.models.config import decoder_shapes
 from serving_image.models.decoder import Decoder
 from serving_image.models.registry import ModelFolder
@@ -28,6 +31,7 @@ from serving_image.models.weights import (
     weight_files,
 )
 from serving_image.options import EngineOptions
+from serving_image.runtime.batch_invariance import check_batch_invariance
 from serving_image.runtime.device import available_cores, choose_device, choose_dtype
 from serving_image.runtime.kv_storage import allocate_kv_cache
 from serving_image.runtime.memory import free_memory, plan_kv_cache
@@ -46,7 +50,9 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
 
     :raises StartupError: the model cannot be served as asked.
     """
-    torch.set_num_threads(options.threads or available_cores())
+    threads = options.threads or available_cores()
+    torch.set_num_threads(threads)
+    library.set_threads(threads)
     device = choose_device(options.device)
     with timeline.phase("configuration"):
         folder = ModelFolder.open(Path(options.model))
@@ -54,10 +60,11 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         decoder = _load_decoder(folder, options, device)
     with timeline.phase("key/value cache"):
         plan = plan_kv_cache(decoder.config, decoder.dtype, device, options, free_memory(device))
-        caches = allocate_kv_cache(decoder.config, plan.num_blocks * plan.block_size, decoder.dtype, device)
-    pool = BlockPool(plan.num_blocks, plan.block_size)
+        caches = allocate_kv_cache(decoder.config, plan.num_blocks, plan.block_size, decoder.dtype, device)
+    check_batch_invariance(options, decoder.config, caches[0])
+    pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
-        runner=Runner(decoder, caches, plan.block_size),
+        runner=Runner(decoder, caches),
         pool=pool,
         scheduler=Scheduler(pool, options.max_num_seqs, options.max_num_batched_tokens),
         max_model_len=plan.max_model_len,
@@ -83,8 +90,11 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
 
 
 def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:
+    prepare = prepare_int8_weight if options.quantization == "int8-dynamic" else prepare_weight
+    if options.quantization == "int8-dynamic" and device.type != "cpu":
+        raise StartupError("--quantization int8-dynamic is for CPUs.", "Use --device cpu, or leave it out.")
     with _parameters(folder, options, device) as (parameters, dtype):
-        return Decoder(folder.decoder, parameters, dtype, device)
+        return Decoder(folder.decoder, parameters, dtype, device, prepare)
 
 
 @contextmanager

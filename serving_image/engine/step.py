@@ -6,8 +6,8 @@
     device               └── step 1 ────────────┴── step 2 ────────────────────┴── step 3 …
 
 A step that is launched knows nothing of the host's later decisions: everything it needs is copied into its
-:class:`ScheduledRequest`, and the tokens that an earlier step has yet to sample are in ``Request.device_tokens`` by the time
-it runs.
+:class:`ScheduledRequest`, and the tokens that an earlier step has yet to sample are in ``Request.device_tokens`` by the
+time it runs.
 """
 
 from __future__ import annotations

@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kernels.activation import silu_and_mul
-from kernels.attention import QuerySpan, paged_attention
-from kernels.kv_write import write_kv
-from kernels.linear import PackedWeight, linear, prepare_weight
+from kernels.attention import LayerCache, PagedBatch, paged_attention
+from kernels.linear import Weight
 from kernels.rms_norm import rms_norm
-from kernels.rotary import apply_rotary
+from kernels.rotate_and_store import rotate_and_store
 from serving_image.models.config import DecoderConfig, decoder_shapes
 from serving_image.models.rotary import RotaryEmbedding, Rotation
-
-
-class LayerCache(NamedTuple):
-    """One layer's key/value cache: two ``[slots, kv_heads, head_dim]`` tensors."""
-
-    key: Tensor
-    value: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderInput:
     """A ragged batch on the device: the new tokens of several sequences, one sequence after another.
 
-    ``token_ids``, ``positions``, ``sequence_lengths`` (see :class:`RotaryEmbedding`) and ``slots`` (where each token's
-    key and value go) are ``[tokens]`` int64; ``spans`` say which rows and which context belong to a sequence.
+    ``token_ids``, ``positions`` and ``sequence_lengths`` (see :class:`RotaryEmbedding`) are ``[tokens]`` int64;
+    ``paging`` says which tokens and which context belong to a sequence.
     """
 
     token_ids: Tensor
     positions: Tensor
     sequence_lengths: Tensor
-    slots: Tensor
-    spans: list[QuerySpan]
+    paging: PagedBatch
 
 
 @dataclass(slots=True)
 class Linear:
     """A linear layer; its weight is in the device's layout."""
 
-    weight: Tensor | PackedWeight
+    weight: Weight
     bias: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.weight.multiply(x, self.bias, residual)
 
 
 @dataclass(slots=True)
@@ -68,17 +58,20 @@ class DecoderLayer:
 @dataclass
 class ParameterStore:
     """Receives parameters one by one and puts each in its final layout at once, so that a plain copy of the whole
-    model never exists."""
+    model never exists.
+
+    :param prepare: puts a matrix of a linear layer in its final layout, in memory of its own.
+    """
 
     device: torch.device
+    prepare: Callable[[Tensor], Weight]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor | PackedWeight] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take over a parameter. ``tensor`` may be a view of a mapped file, so whatever is kept is a copy."""
         if name.endswith(".weight") and tensor.dim() == 2 and name != "embedding.weight":
-            weight = prepare_weight(tensor.to(self.device))
-            self.weights[name] = weight.clone() if weight is tensor else weight
+            self.weights[name] = self.prepare(tensor.to(self.device))
         else:
             self.tensors[name] = tensor.to(self.device, copy=True)
 
@@ -97,13 +90,21 @@ class Decoder:
     """
 
     def __init__(
-        self, config: DecoderConfig, parameters: Iterable[tuple[str, Tensor]], dtype: torch.dtype, device: torch.device
+        self,
+        config: DecoderConfig,
+        parameters: Iterable[tuple[str, Tensor]],
+        dtype: torch.dtype,
+        device: torch.device,
+        prepare: Callable[[Tensor], Weight],
     ) -> None:
-        """Take in the parameters that :func:`decoder_shapes` lists, in any order, each in ``dtype``."""
+        """Take in the parameters that :func:`decoder_shapes` lists, in any order, each in ``dtype``.
+
+        :param prepare: what becomes of the linear layers' matrices: :func:`kernels.linear.prepare_weight` or another.
+        """
         self.config = config
         self.dtype = dtype
         self.device = device
-        store = ParameterStore(device)
+        store = ParameterStore(device, prepare)
         for name, tensor in parameters:
             store.add(name, tensor)
         self._embedding = store.tensors["embedding.weight"]
@@ -111,7 +112,7 @@ class Decoder:
         self._final_norm = store.tensors["final_norm.weight"]
         if config.tie_word_embeddings:
             # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
-            store.weights["lm_head.weight"] = prepare_weight(self._embedding)
+            store.weights["lm_head.weight"] = prepare(self._embedding)
         self._lm_head = store.linear("lm_head")
         self._rotary = RotaryEmbedding(config.rotary, device)
 
@@ -136,28 +137,25 @@ class Decoder:
         :returns: final hidden states after the last norm, ``[tokens, hidden]``.
         """
         x = functional.embedding(inputs.token_ids, self._embedding)
-        rotation = self._rotary(inputs.positions, inputs.sequence_lengths, self.dtype)
+        rotation = self._rotary(inputs.positions, inputs.sequence_lengths)
         for layer, cache in zip(self._layers, caches, strict=True):
-            x = x + self._attention(layer, x, rotation, inputs, cache)
-            x = x + self._feed_forward(layer, x)
+            x = self._attention(layer, x, rotation, inputs.paging, cache)
+            x = self._feed_forward(layer, x)
         return rms_norm(x, self._final_norm, self.config.norm_epsilon)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, ``[rows, vocab]`` float32, for rows of :meth:`forward`'s result."""
-        return self._lm_head(hidden).float()
+        return self._lm_head.weight.multiply(hidden, self._lm_head.bias, wide=True)
 
     def _attention(
-        self, layer: DecoderLayer, x: Tensor, rotation: Rotation, inputs: DecoderInput, cache: LayerCache
+        self, layer: DecoderLayer, x: Tensor, rotation: Rotation, paging: PagedBatch, cache: LayerCache
     ) -> Tensor:
         config = self.config
         qkv = layer.qkv(rms_norm(x, layer.attention_norm, config.norm_epsilon))
-        heads = qkv.view(x.shape[0], -1, config.head_dim)
-        # Queries and keys lie side by side in the fused projection, so one call rotates both.
-        rotated = apply_rotary(heads[:, : config.num_heads + config.num_kv_heads], rotation.cos, rotation.sin)
-        query, key = rotated[:, : config.num_heads], rotated[:, config.num_heads :]
-        write_kv(cache.key, cache.value, inputs.slots, key, heads[:, config.num_heads + config.num_kv_heads :])
-        attended = paged_attention(query, cache.key, cache.value, inputs.spans, config.head_dim**-0.5)
-        return layer.attention_output(attended.view(x.shape[0], -1))
+        query = rotate_and_store(qkv, rotation.cos, rotation.sin, paging.slots, cache)
+        attended = paged_attention(query, cache, paging, config.head_dim**-0.5)
+        return layer.attention_output(attended.view(x.shape[0], -1), residual=x)
 
     def _feed_forward(self, layer: DecoderLayer, x: Tensor) -> Tensor:
-        return layer.down(silu_and_mul(layer.gate_up(rms_norm(x, layer.mlp_norm, self.config.norm_epsilon))))
+        normalised = rms_norm(x, layer.mlp_norm, self.config.norm_epsilon)
+        return layer.down(silu_and_mul(layer.gate_up(normalised)), residual=x)

@@ -1,7 +1,8 @@
 """Rotary frequencies under every scaling that Llama checkpoints use.
 
-Angles are computed for the tokens of a step instead of being looked up in a table: it costs a few microseconds once per
-step for all layers, needs no memory for long contexts, and lets frequencies depend on the sequence (``dynamic``).
+A position's cosines and sines are computed once, at load, for every position of the context: 16 MB for 32,768 positions
+of head size 128. So they are the same in every batch. Only ``dynamic`` scaling, whose frequencies follow the length of
+the sequence, computes them with each step.
 """
 
 from __future__ import annotations
@@ -61,26 +62,29 @@ class Rotation(NamedTuple):
 
 
 class RotaryEmbedding:
-    """Turns token positions into rotations."""
+    """Turns token positions into rotations, from a table where a position's angles never change."""
 
     def __init__(self, config: RotaryConfig, device: torch.device) -> None:
         self._config = config
-        self._frequencies = inverse_frequencies(config).to(device)
         self._amplitude = attention_amplitude(config)
+        if config.scaling != "dynamic":
+            positions = torch.arange(config.extended_max_position, device=device)
+            self._table = self._rotation(positions, inverse_frequencies(config).to(device))
 
-    def __call__(self, positions: Tensor, sequence_lengths: Tensor, dtype: torch.dtype) -> Rotation:
-        """Rotations in ``dtype``.
+    def __call__(self, positions: Tensor, sequence_lengths: Tensor) -> Rotation:
+        """Rotations in float32.
 
-        :param positions: ``[tokens]`` int64, from 0.
+        :param positions: ``[tokens]`` int64, from 0, below the configuration's ``extended_max_position``.
         :param sequence_lengths: ``[tokens]`` int64, the length of its sequence when the token was first seen: the whole
             prompt's for a prompt token, ``position + 1`` for a generated one. Only ``dynamic`` looks at it.
         """
         if self._config.scaling == "dynamic":
-            frequencies = self._dynamic_frequencies(sequence_lengths)
-        else:
-            frequencies = self._frequencies
+            return self._rotation(positions, self._dynamic_frequencies(sequence_lengths))
+        return Rotation(self._table.cos[positions], self._table.sin[positions])
+
+    def _rotation(self, positions: Tensor, frequencies: Tensor) -> Rotation:
         angles = positions[:, None].float() * frequencies
-        return Rotation((angles.cos() * self._amplitude).to(dtype), (angles.sin() * self._amplitude).to(dtype))
+        return Rotation(angles.cos() * self._amplitude, angles.sin() * self._amplitude)
 
     def _dynamic_frequencies(self, sequence_lengths: Tensor) -> Tensor:
         """NTK-aware frequencies per token, ``[tokens, head_dim / 2]``: the base grows with the sequence."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from kernels.attention import LayerCache
 from serving_image.models.config import DecoderConfig
-from serving_image.models.decoder import LayerCache
 
 
 def allocate_kv_cache(
-    config: DecoderConfig, num_slots: int, dtype: torch.dtype, device: torch.device
+    config: DecoderConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> list[LayerCache]:
-    """Key and value tensors ``[num_slots, kv_heads, head_dim]`` for every layer.
+    """A cache of this many blocks for every layer.
 
     They are not cleared: a CPU then takes pages only when tokens reach them, and attention reads no slot that was not
-    written. See :mod:`kernels.attention.spans` for the layout.
+    written.
     """
-    shape = (num_slots, config.num_kv_heads, config.head_dim)
+    shape = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
     return [
         LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
         for _ in range(config.num_layers)

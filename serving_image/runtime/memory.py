@@ -14,8 +14,8 @@ from serving_image.options import EngineOptions
 _CPU_SHARE = 0.3
 """Part of the free memory that the cache may take on a CPU, which others use too."""
 _GPU_SHARE = 0.9
-_BLOCK_SIZE = {"cpu": 128, "cuda": 16}
-"""Tokens per block. On a CPU a block is streamed by one SDPA call, so long blocks keep copies rare."""
+_BLOCK_SIZE = {"cpu": 32, "cuda": 16}
+"""Tokens per block: what the device's attention streams in one piece, and the grain at which prefixes are shared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,74 +1,132 @@
-"""Runs a step's tokens through the decoder and chooses the next ones."""
+"""Runs steps on the device, in a thread of its own, in the order of their launching."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from kernels.attention import QuerySpan
+from kernels.attention import LayerCache
+from serving_image.engine.protocol import TokenLogprobs
 from serving_image.engine.request import Request
-from serving_image.engine.scheduler import ScheduledRequest
-from serving_image.models.decoder import Decoder, DecoderInput, LayerCache
-from serving_image.runtime.sampler import SamplingRow, sample, uniform
+from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
+from serving_image.models.decoder import Decoder
+from serving_image.runtime.batch import decoder_input
+from serving_image.runtime.sampler import SamplingRow, sample, token_logprobs
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_A_TIME = 64
+"""Prompt positions whose scores exist at once: over 32,000 tokens, 8 MB instead of 260 for a prompt of 2,048."""
+
+
+class LaunchedStep:
+    """A step that a :class:`Runner` computes or will compute."""
+
+    def __init__(self, future: Future[StepResult]) -> None:
+        self._future = future
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most this long for the step's end; whether it has ended."""
+        return bool(wait((self._future,), timeout=seconds).done)
+
+    def result(self) -> StepResult:
+        """Wait for the step and read it."""
+        return self._future.result()
+
+
+class _Forward(NamedTuple):
+    sampled: dict[Request, SampledToken | None]
+    prompt_logprobs: dict[Request, list[TokenLogprobs]]
 
 
 class Runner:
-    """The decoder, its cache and how a schedule becomes a batch for them."""
+    """The decoder, its cache, and the thread in which they meet.
 
-    def __init__(self, decoder: Decoder, caches: list[LayerCache], block_size: int) -> None:
+    Steps run one after another. What a step samples is in ``Request.device_tokens`` when the next one begins, so that
+    one can be launched before anybody has read the first.
+    """
+
+    def __init__(self, decoder: Decoder, caches: list[LayerCache]) -> None:
         self._decoder = decoder
         self._caches = caches
-        self._block_size = block_size
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runner")
+        self._failed: set[Request] = set()
 
     @property
     def vocab_size(self) -> int:
         return self._decoder.config.vocab_size
 
-    @torch.inference_mode()
-    def run(self, scheduled: Sequence[ScheduledRequest]) -> list[int]:
-        """Compute the scheduled tokens.
+    def launch(self, scheduled: Sequence[ScheduledRequest]) -> LaunchedStep:
+        """Start computing and return at once."""
+        return LaunchedStep(self._thread.submit(self._compute, list(scheduled)))
 
-        :returns: one new token id for each scheduled request that samples, in order.
-        """
-        hidden = self._decoder.forward(self._batch(scheduled), self._caches)
-        last_rows, rows = [], []
-        end = 0
-        for item in scheduled:
-            end += item.num_tokens
-            if item.samples:
-                last_rows.append(end - 1)
-                rows.append(_sampling_row(item.request))
-        if not rows:
-            return []
+    def _compute(self, scheduled: list[ScheduledRequest]) -> StepResult:
+        started = time.perf_counter()
+        result = StepResult(failed=[item.request for item in scheduled if item.request in self._failed])
+        # A request that failed in the step before lacks the token that this one was to continue.
+        self._run([item for item in scheduled if item.request not in self._failed], result)
+        self._failed = set(result.failed)
+        result.seconds = time.perf_counter() - started
+        return result
+
+    def _run(self, items: list[ScheduledRequest], result: StepResult) -> None:
+        """Compute ``items`` into ``result``. If that raises, each by itself, so that only the culprit fails."""
+        if not items:
+            return
+        try:
+            forward = self._forward(items)
+        except Exception:
+            if len(items) > 1:
+                logger.exception("a step of %d requests failed; each is tried by itself", len(items))
+                for item in items:
+                    self._run([item], result)
+            else:
+                logger.exception("request %s failed", items[0].request.request_id)
+                result.failed.append(items[0].request)
+            return
+        result.prompt_logprobs.update(forward.prompt_logprobs)
+        for request, token in forward.sampled.items():
+            if token is None:
+                logger.error("request %s: the model's scores leave no token to choose", request.request_id)
+                result.failed.append(request)
+            else:
+                request.device_tokens.append(token.token_id)
+                result.sampled[request] = token
+
+    @torch.inference_mode()
+    def _forward(self, items: list[ScheduledRequest]) -> _Forward:
+        hidden = self._decoder.forward(
+            decoder_input(items, self._caches[0].block_size, self._decoder.device), self._caches
+        )
+        starts = [0, *accumulate(item.num_tokens for item in items)]
+        prompt_logprobs = {
+            item.request: self._prompt_logprobs(item, hidden[start : start + item.num_tokens])
+            for item, start in zip(items, starts, strict=False)
+            if item.request.sampling.prompt_logprobs is not None and item.start < item.request.num_prompt_tokens
+        }
+        last_rows = [end - 1 for item, end in zip(items, starts[1:], strict=True) if item.samples]
+        if not last_rows:
+            return _Forward({}, prompt_logprobs)
         # The output layer is a quarter of a small model's work, so only rows that are sampled go through it.
         logits = self._decoder.logits(hidden[torch.tensor(last_rows, device=hidden.device)])
-        return sample(logits, rows).tolist()
+        requests = [item.request for item in items if item.samples]
+        rows = [SamplingRow(r.sampling, r.seed, r.device_tokens, r.num_prompt_tokens) for r in requests]
+        return _Forward(dict(zip(requests, sample(logits, rows), strict=True)), prompt_logprobs)
 
-    def _batch(self, scheduled: Sequence[ScheduledRequest]) -> DecoderInput:
-        token_ids: list[int] = []
-        positions: list[int] = []
-        lengths: list[int] = []
-        slots: list[int] = []
-        spans: list[QuerySpan] = []
-        for request, start, num_tokens in scheduled:
-            stop = start + num_tokens
-            spans.append(QuerySpan(len(token_ids), num_tokens, request.blocks.runs(stop, self._block_size)))
-            token_ids += request.tokens[start:stop]
-            positions += range(start, stop)
-            lengths += (max(request.num_prompt_tokens, position + 1) for position in range(start, stop))
-            slots += request.blocks.slots(start, stop, self._block_size)
-        # One transfer to the device instead of four.
-        packed = torch.tensor([token_ids, positions, lengths, slots]).to(self._decoder.device, non_blocking=True)
-        return DecoderInput(packed[0], packed[1], packed[2], packed[3], spans)
-
-
-def _sampling_row(request: Request) -> SamplingRow:
-    sampling = request.sampling
-    return SamplingRow(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        uniform=uniform(request.seed, request.num_output_tokens),
-        banned=sampling.stop_token_ids if request.stop_tokens_banned else frozenset(),
-    )
+    def _prompt_logprobs(self, item: ScheduledRequest, hidden: Tensor) -> list[TokenLogprobs]:
+        """Those of the prompt tokens that follow the item's rows."""
+        request = item.request
+        following = request.device_tokens[item.start + 1 : min(item.start + len(hidden) + 1, request.num_prompt_tokens)]
+        num_top = request.sampling.prompt_logprobs or 0
+        logprobs: list[TokenLogprobs] = []
+        for start in range(0, len(following), _ROWS_AT_A_TIME):
+            part = slice(start, min(start + _ROWS_AT_A_TIME, len(following)))
+            logprobs += token_logprobs(self._decoder.logits(hidden[part]), following[part], num_top)
+        return logprobs

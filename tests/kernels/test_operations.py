@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import activation, kv_write, linear, rms_norm, rotary
+from kernels import activation, linear, rms_norm
+from kernels.activation import cpu as activation_cpu
 from kernels.activation import reference as activation_reference
-from kernels.kv_write import reference as kv_write_reference
+from kernels.linear import cpu as linear_cpu
 from kernels.linear import reference as linear_reference
-from kernels.linear.cpu import can_pack
+from kernels.native import library
+from kernels.rms_norm import cpu as rms_norm_cpu
 from kernels.rms_norm import reference as rms_norm_reference
-from kernels.rotary import reference as rotary_reference
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])
 SEEDS = st.integers(0, 2**31)
@@ -30,11 +33,12 @@ def _close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("form", [rms_norm, rms_norm_cpu], ids=["chosen", "plain torch"])
 @settings(deadline=None)
 @given(SEEDS, DTYPES, st.integers(1, 70), st.sampled_from([8, 64, 200]))
-def test_rms_norm(seed: int, dtype: torch.dtype, tokens: int, hidden: int) -> None:
+def test_rms_norm(form: ModuleType, seed: int, dtype: torch.dtype, tokens: int, hidden: int) -> None:
     x, weight = _random(seed, dtype, tokens, hidden), _random(seed + 1, dtype, hidden)
-    _close(rms_norm.rms_norm(x, weight, 1e-5), rms_norm_reference.rms_norm(x, weight, 1e-5))
+    _close(form.rms_norm(x, weight, 1e-5), rms_norm_reference.rms_norm(x, weight, 1e-5))
 
 
 def test_rms_norm_by_hand() -> None:
@@ -43,29 +47,13 @@ def test_rms_norm_by_hand() -> None:
     torch.testing.assert_close(rms_norm_reference.rms_norm(x, torch.tensor([1.0, 2.0]), 0.0), expected)
 
 
-@settings(deadline=None)
-@given(SEEDS, DTYPES, st.integers(1, 40), st.integers(1, 6), st.sampled_from([2, 16, 64]))
-def test_rotary(seed: int, dtype: torch.dtype, tokens: int, heads: int, head_dim: int) -> None:
-    # The heads of a fused projection are a strided view, as in the decoder.
-    x = _random(seed, dtype, tokens, heads + 2, head_dim)[:, :heads]
-    angles = _random(seed + 1, torch.float32, tokens, head_dim // 2)
-    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    _close(rotary.apply_rotary(x, cos, sin), rotary_reference.apply_rotary(x, cos, sin))
-
-
-def test_rotary_is_a_rotation_by_the_angle() -> None:
-    x = torch.tensor([[[1.0, 0.0, 0.0, 2.0]]])
-    angles = torch.tensor([[math.pi / 2, math.pi]])
-    expected = torch.tensor([[[0.0, 0.0, 1.0, -2.0]]])
-    torch.testing.assert_close(rotary_reference.apply_rotary(x, angles.cos(), angles.sin()), expected)
-
-
+@pytest.mark.parametrize("form", [activation, activation_cpu], ids=["chosen", "plain torch"])
 @settings(deadline=None)
 @given(SEEDS, DTYPES, st.integers(1, 70), st.sampled_from([1, 96, 300]))
-def test_silu_and_mul(seed: int, dtype: torch.dtype, tokens: int, size: int) -> None:
+def test_silu_and_mul(form: ModuleType, seed: int, dtype: torch.dtype, tokens: int, size: int) -> None:
     gate_up = _random(seed, dtype, tokens, 2 * size)
     before = gate_up.clone()
-    _close(activation.silu_and_mul(gate_up), activation_reference.silu_and_mul(gate_up))
+    _close(form.silu_and_mul(gate_up), activation_reference.silu_and_mul(gate_up))
     assert torch.equal(gate_up, before)
 
 
@@ -74,43 +62,111 @@ def test_silu_and_mul_by_hand() -> None:
     torch.testing.assert_close(activation_reference.silu_and_mul(torch.tensor([[0.0, 2.0, 5.0, 3.0]])), expected)
 
 
-@settings(deadline=None)
-@given(SEEDS, DTYPES, st.integers(1, 30))
-def test_write_kv_touches_only_its_slots(seed: int, dtype: torch.dtype, tokens: int) -> None:
-    slots = torch.randperm(50, generator=torch.Generator().manual_seed(seed))[:tokens]
-    key, value = (_random(seed + i, dtype, tokens, 4, 8)[:, :2] for i in (1, 2))
-    ours = torch.zeros(2, 50, 2, 8, dtype=dtype)
-    theirs = ours.clone()
-    kv_write.write_kv(ours[0], ours[1], slots, key, value)
-    kv_write_reference.write_kv(theirs[0], theirs[1], slots, key, value)
-    assert torch.equal(ours, theirs)
-    assert torch.equal(ours[0, slots[0]], key[0])
-    assert ours.any(dim=-1).any(dim=-1).sum() == 2 * tokens
+LAYOUTS = {"chosen": linear.prepare_weight, "plain": linear.PlainWeight, "oneDNN": linear_cpu.PackedWeight}
+SHAPES = st.sampled_from([(8, 16), (64, 96), (33, 130), (1, 2), (31, 64), (100, 7)])
 
 
-@settings(deadline=None)
-@given(SEEDS, DTYPES, st.integers(1, 40), st.sampled_from([(8, 16), (64, 96), (33, 130)]), st.booleans())
-def test_linear(seed: int, dtype: torch.dtype, tokens: int, shape: tuple[int, int], with_bias: bool) -> None:
-    outputs, inputs = shape
-    weight = _random(seed, dtype, outputs, inputs) / math.sqrt(inputs)
-    bias = _random(seed + 1, dtype, outputs) if with_bias else None
-    x = _random(seed + 2, dtype, tokens, inputs)
-    prepared = linear.prepare_weight(weight.clone())
-    _close(linear.linear(x, prepared, bias), linear_reference.linear(x, weight, bias))
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(1, 40), shape=SHAPES, terms=st.tuples(*[st.booleans()] * 3))
+def test_linear(
+    *, layout: str, seed: int, dtype: torch.dtype, tokens: int, shape: tuple[int, int], terms: tuple[bool, bool, bool]
+) -> None:
+    bias, residual, wide = terms
+    if layout == "oneDNN" and not linear_cpu.can_pack(dtype):
+        dtype = torch.float32
+    weight = _random(seed, dtype, *shape) / math.sqrt(shape[1])
+    b = _random(seed + 1, dtype, shape[0]) if bias else None
+    r = _random(seed + 3, dtype, tokens, shape[0]) if residual else None
+    x = _random(seed + 2, dtype, tokens, shape[1])
+    product = LAYOUTS[layout](weight.clone()).multiply(x, b, r, wide=wide)
+    assert product.dtype == (torch.float32 if wide else dtype)
+    _close(product.to(dtype), linear_reference.linear(x, weight, b, r))
 
 
-def test_a_packed_weight_keeps_nothing_of_its_source() -> None:
+INT8_LAYOUTS = {"chosen": linear.prepare_int8_weight, "plain": linear_cpu.Int8Weight}
+
+
+@pytest.mark.parametrize("layout", INT8_LAYOUTS)
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=SEEDS,
+    dtype=DTYPES,
+    tokens=st.integers(1, 40),
+    shape=st.sampled_from([(8, 16), (64, 96), (33, 132), (40, 7)]),
+    terms=st.booleans(),
+)
+def test_int8_linear(
+    *, layout: str, seed: int, dtype: torch.dtype, tokens: int, shape: tuple[int, int], terms: bool
+) -> None:
+    """The same as rounding both sides first; rounding to the nearest may fall either way for a value half-way."""
+    weight, x = _random(seed, dtype, *shape), _random(seed + 1, dtype, tokens, shape[1])
+    b, r = (_random(seed + 2, dtype, shape[0]), _random(seed + 3, dtype, tokens, shape[0])) if terms else (None, None)
+    expected = linear_reference.int8_linear(x, weight)
+    if b is not None and r is not None:
+        expected += b.float() + r.float()
+    product = INT8_LAYOUTS[layout](weight.clone()).multiply(x, b, r, wide=True)
+    step = x.float().abs().amax() * weight.float().abs().amax() / 127
+    torch.testing.assert_close(product, expected, atol=2.5 * step.item(), rtol=1e-3)
+    assert (product - expected).norm() < 0.02 * expected.norm() + step
+
+
+@pytest.mark.parametrize("prepare", [linear.prepare_int8_weight, linear_cpu.Int8Weight], ids=["chosen", "plain"])
+def test_a_row_of_zeros_has_no_scale_and_gives_zeros(prepare: Callable[[torch.Tensor], linear.Weight]) -> None:
+    weight = _random(0, torch.float32, 8, 16)
+    weight[3] = 0
+    x = _random(1, torch.float32, 2, 16)
+    x[1] = 0
+    product = prepare(weight).multiply(x)
+    assert product[1].count_nonzero() == 0
+    assert product[0, 3] == 0
+    assert product[0].count_nonzero() == 7
+
+
+@pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
+@pytest.mark.parametrize("prepare", [linear.prepare_weight, linear.prepare_int8_weight], ids=["exact", "int8"])
+@settings(deadline=None, max_examples=30)
+@given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(2, 230))
+def test_compiled_products_do_not_depend_on_the_batch(
+    prepare: Callable[[torch.Tensor], linear.Weight], seed: int, dtype: torch.dtype, tokens: int
+) -> None:
+    weight = prepare(_random(seed, dtype, 70, 64))
+    x = _random(seed + 1, dtype, tokens, 64)
+    together = weight.multiply(x)
+    for row in (0, tokens // 2, tokens - 1):
+        assert torch.equal(weight.multiply(x[row : row + 1]), together[row : row + 1])
+
+
+@pytest.mark.parametrize("prepare", [linear.prepare_weight, linear.prepare_int8_weight], ids=["exact", "int8"])
+def test_a_prepared_weight_keeps_nothing_of_its_source(prepare: Callable[[torch.Tensor], linear.Weight]) -> None:
     weight = _random(0, torch.float32, 16, 16)
     x = _random(1, torch.float32, 3, 16)
-    prepared = linear.prepare_weight(weight)
-    before = linear.linear(x, prepared, None)
+    prepared = prepare(weight)
+    before = prepared.multiply(x)
     weight.fill_(torch.nan)
-    assert isinstance(prepared, linear.PackedWeight) == can_pack(torch.float32)
-    if isinstance(prepared, linear.PackedWeight):
-        assert torch.equal(linear.linear(x, prepared, None), before)
-        assert prepared.shape == (16, 16)
+    assert torch.equal(prepared.multiply(x), before)
+
+
+def test_a_product_refuses_what_does_not_fit() -> None:
+    prepared = linear.prepare_weight(_random(0, torch.float32, 16, 16))
+    with pytest.raises((ValueError, RuntimeError)):
+        prepared.multiply(_random(1, torch.float32, 3, 8))
+
+
+@pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    weight, x = _random(0, torch.bfloat16, 700, 64), _random(1, torch.bfloat16, 300, 64)
+    prepared = linear.prepare_weight(weight)
+    expected = prepared.multiply(x)
+    library.set_threads(threads)
+    try:
+        for _ in range(20):
+            assert torch.equal(prepared.multiply(x), expected)
+    finally:
+        library.set_threads(1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int8])
 def test_dtypes_that_no_layout_helps_stay_plain(dtype: torch.dtype) -> None:
-    assert not can_pack(dtype)
+    assert not linear_cpu.can_pack(dtype)

@@ -19,7 +19,7 @@ def start(model: object, **options: Any) -> EngineCore:
 
 def boot_engine(model: object, **options: Any) -> BootedEngine:
     """Like :func:`start`, with what the engine says about itself."""
-    settings: dict[str, Any] = {"dtype": "float32", "device": "cpu", "max_num_seqs": 32, "block_size": 16, "threads": 1}
+    settings: dict[str, Any] = {"dtype": "float32", "device": "cpu", "max_num_seqs": 32, "block_size": 32, "threads": 1}
     return boot(EngineOptions(model=str(model), **(settings | options)), BootTimeline(lambda: 0.0))
 
 

@@ -41,10 +41,10 @@ def test_rotations_equal_transformers(tmp_path: Any, settings: dict[str, Any], h
     theirs.architectures = ["LlamaForCausalLM"]
     theirs.save_pretrained(tmp_path)
     rotary = RotaryEmbedding(llama.decoder_config(HFConfig.load(tmp_path)).rotary, torch.device("cpu"))
-    positions = torch.tensor([0, 1, 77, 4095, 9000])
+    positions = torch.tensor([0, 1, 77, 4095, 8191])
     cos, sin = LlamaRotaryEmbedding(theirs)(torch.zeros(1), positions[None])
     # Transformers lets the longest position decide for all, which is what a prompt of that length means here.
-    ours = rotary(positions, torch.full_like(positions, 9001), torch.float32)
+    ours = rotary(positions, torch.full_like(positions, 8192))
     torch.testing.assert_close(ours.cos, cos[0, :, : head_dim // 2], atol=2e-3, rtol=0)
     torch.testing.assert_close(ours.sin, sin[0, :, : head_dim // 2], atol=2e-3, rtol=0)
 
@@ -59,8 +59,8 @@ def test_dynamic_scaling_looks_at_each_tokens_own_sequence(tmp_path: Any) -> Non
     )
     theirs.save_pretrained(tmp_path)
     rotary = RotaryEmbedding(llama.decoder_config(HFConfig.load(tmp_path)).rotary, torch.device("cpu"))
-    mixed = rotary(torch.tensor([5, 5, 50]), torch.tensor([6, 60, 60]), torch.float32)
-    short = rotary(torch.tensor([5]), torch.tensor([20]), torch.float32)
-    long = rotary(torch.tensor([5, 50]), torch.tensor([60, 60]), torch.float32)
+    mixed = rotary(torch.tensor([5, 5, 50]), torch.tensor([6, 60, 60]))
+    short = rotary(torch.tensor([5]), torch.tensor([20]))
+    long = rotary(torch.tensor([5, 50]), torch.tensor([60, 60]))
     assert torch.equal(mixed.cos, torch.cat((short.cos, long.cos)))
     assert not torch.allclose(short.cos, long.cos[:1])

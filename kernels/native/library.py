@@ -1,0 +1,97 @@
+"""The compiled kernels: a small C++ library with its own threads, called through ctypes.
+
+It is written for x86-64 with AVX-512, BF16 and VNNI (AMD from Zen 4, Intel from Sapphire Rapids). Where the processor
+is another, or the library was not built, :func:`load` gives None and the plain torch forms compute instead. ``python -m
+kernels.native`` builds it; the set-up does so where there is a compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_float, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, bfloat16, dtype, float32
+
+from kernels.native.build import library_path
+
+_REQUIRED_FLAGS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni"})
+_SUFFIXES = {float32: "f32", bfloat16: "bf16"}
+
+_P, _I = c_void_p, c_int64
+_LINEAR = [_P, _I, _I, _I, _P, _P, _P, _P]
+_PACK = [_P, _I, _I, _P]
+_SIGNATURES: dict[str, list[Any]] = {
+    "pack_f32": _PACK,
+    "pack_bf16": _PACK,
+    "pack_int8_f32": _PACK,
+    "pack_int8_bf16": _PACK,
+    "linear_f32": _LINEAR,
+    "linear_bf16": _LINEAR,
+    "linear_bf16_f32": _LINEAR,
+    "linear_int8_f32": _LINEAR,
+    "linear_int8_bf16": _LINEAR,
+    "linear_int8_bf16_f32": _LINEAR,
+    "rms_norm_f32": [_P, _P, _I, _I, c_float, _P],
+    "rms_norm_bf16": [_P, _P, _I, _I, c_float, _P],
+    "silu_and_mul_f32": [_P, _I, _I, _P],
+    "silu_and_mul_bf16": [_P, _I, _I, _P],
+    "rotate_and_store_f32": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
+    "rotate_and_store_bf16": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
+    "attention_f32": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
+    "attention_bf16": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
+    "set_threads": [c_int],
+}
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The loaded library; None where it cannot run or was not built."""
+    path = library_path()
+    if not (_processor_flags() >= _REQUIRED_FLAGS and path.exists()):
+        return None
+    loaded = ctypes.CDLL(str(path))
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(loaded, f"slipway_{name}")
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def supports(x: Tensor) -> bool:
+    """Whether the library computes on tensors like this one."""
+    return x.device.type == "cpu" and x.dtype in _SUFFIXES and load() is not None
+
+
+def set_threads(count: int) -> None:
+    """Set how many threads the library's kernels use; not while one runs."""
+    loaded = load()
+    if loaded is not None:
+        loaded.slipway_set_threads(count)
+
+
+@cache
+def function(name: str, kind: dtype) -> Callable[..., None]:
+    """The library's function of this name for elements of this dtype."""
+    pointer: Callable[..., None] = getattr(load(), f"slipway_{name}_{_SUFFIXES[kind]}")
+    return pointer
+
+
+def huge_pages(tensor: Tensor) -> None:
+    """Ask for 2 MiB pages under a tensor that was allocated and not written yet: a product streams all of it, and with
+    4 KiB pages the processor spends part of that time looking addresses up. A kernel that refuses changes nothing."""
+    page, advise_huge = 4096, 14
+    start = -(-tensor.data_ptr() // page) * page
+    length = (tensor.data_ptr() + tensor.nbytes - start) // page * page
+    if length > 0:
+        ctypes.CDLL(None).madvise(c_void_p(start), ctypes.c_size_t(length), advise_huge)
+
+
+def _processor_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), ()))

@@ -1,0 +1,32 @@
+"""In plain torch, on any device, in the dtype of the activations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.attention.cache import LayerCache
+
+
+def rotate_and_store(qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache) -> Tensor:
+    """See :func:`kernels.rotate_and_store.rotate_and_store`."""
+    heads = qkv.view(qkv.shape[0], -1, cache.head_dim)
+    first_key, first_value = heads.shape[1] - 2 * cache.kv_heads, heads.shape[1] - cache.kv_heads
+    # Queries and keys lie side by side, so one call rotates both.
+    rotated = _rotate(heads[:, :first_value], cos.to(qkv.dtype), sin.to(qkv.dtype))
+    blocks, places = slots // cache.block_size, slots % cache.block_size
+    cache.key[blocks, :, places] = rotated[:, first_key:]
+    cache.value[blocks, :, places] = heads[:, first_value:]
+    return rotated[:, :first_key]
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    output = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    half = cos.shape[1]
+    first, second, rest = x.tensor_split((half, 2 * half), dim=-1)
+    rotated_first, rotated_second, rotated_rest = output.tensor_split((half, 2 * half), dim=-1)
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    torch.mul(first, cos, out=rotated_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=rotated_second).addcmul_(first, sin)
+    rotated_rest.copy_(rest)
+    return output
