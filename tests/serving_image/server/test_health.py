@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
+import pytest
 
+from serving_image.cli import parse_options
+from serving_image.errors import StartupError
 from tests.serving_image.serving import PATIENCE, RunningServer, running_server, wait_until
 
 BODY = {"prompt": "abc", "max_tokens": 8, "ignore_eos": True}
@@ -97,3 +100,14 @@ class TestSilentEngine:
             server.engine.send_signal(signal.SIGSTOP)
             assert server.wait_end() == 1
             assert any("engine gone" in line and "said nothing for 1 s" in line for line in server.lines)
+
+
+class TestStallTimeout:
+    def test_both_processes_get_it(self):
+        options = parse_options(["some/model", "--stall-timeout", "2.5"])
+        assert (options.server.stall_timeout, options.engine.stall_timeout) == (2.5, 2.5)
+
+    @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "soon"])
+    def test_what_is_no_time_is_refused(self, value):
+        with pytest.raises(StartupError, match="--stall-timeout"):
+            parse_options(["some/model", "--stall-timeout", value])

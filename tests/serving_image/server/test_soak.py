@@ -6,7 +6,7 @@ from benchmarks.soak.run import soak
 
 
 def test_after_mixed_requests_everything_is_as_it_was():
-    result = soak(400, warm_up=150, most_growth=0.2, options=("--threads", "1"))
+    result = soak(300, warm_up=100, most_growth=0.2, options=("--threads", "1"))
     assert result.failures == [], result.page()
     assert result.tally.requests["left in mid-stream"] > 0
     assert result.tally.requests["cancelled in time"] > 0
