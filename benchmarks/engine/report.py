@@ -28,7 +28,10 @@ ignored. Whatever has no "direct" in its name goes through HTTP, streamed, by on
 first token to the first request's end. One-by-one generation takes 4 of the burst's requests in each round; static
 and continuous batches of Transformers run in the first round only. At context 1,900, prefix caching is on for
 everyone and the prompts are the same in all rounds, so that decoding is measured and not minutes of prefill;
-elsewhere no prompt is ever repeated, and prefix caching is off but for the prefix case.
+elsewhere no prompt is ever repeated, and prefix caching is off but for the prefix case. Between steps is what the
+engine's steps, each by its own clock on the thread that computes, leave of the time that passes. Beside a busy process
+means beside an endless loop, free to move or pinned to the last core, as a share of the rate measured just before. The
+cache in use is what the burst's own tokens fill.
 
 Floors: a step reads every weight but the embedding once (2 bytes each, 1 for int8) and the keys and values of its
 requests, and multiplies each token with each weight, `lm_head` only where a token is sampled; the floor is the longer
@@ -159,14 +162,14 @@ def _is_time(figure: str) -> bool:
 
 def goals_table(results: Results) -> str:
     """Targets, medians, ratios, verdicts."""
-    lines = ["| case | weights | target | Slipway | peer | ratio | met |", "|---|---|---|---:|---:|---:|---|"]
+    lines = ["| case | weights | target | Slipway | peer | ratio or share | met |", "|---|---|---|---:|---:|---:|---|"]
     for goal in goals():
         ours = _number(results.median(goal.ours), goal.ours.figure)
         peer = "" if goal.peer is None else _number(results.median(goal.peer), goal.peer.figure)
         if goal.peer is not None and goal.peer.contender in results.absent:
             peer = "not installed"
         value = goal.value(results)
-        ratio = "—" if value is None else f"{value:.2f}"
+        ratio = "—" if value is None else "" if value == results.median(goal.ours) else f"{value:.2f}"
         cells = (TITLES[goal.case], goal.variant, goal.text, ours, peer, ratio, goal.verdict(results))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
