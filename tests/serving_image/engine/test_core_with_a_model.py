@@ -49,7 +49,7 @@ def test_32_mixed_requests_equal_transformers_alone(model: Path) -> None:
 
 
 def test_preemption_under_a_tiny_cache_changes_no_token(model: Path) -> None:
-    core = _start_with_blocks(model, 9, max_model_len=80)
+    core = _start_with_blocks(model, 5, max_model_len=80)
     prompts = [random_prompt(20, seed=i) for i in range(4)]
     for index, prompt in enumerate(prompts):
         core.add(greedy_request(str(index), prompt, 40))
@@ -62,7 +62,7 @@ def test_preemption_under_a_tiny_cache_changes_no_token(model: Path) -> None:
 
 def test_shared_prefixes_change_no_token(model: Path) -> None:
     """Conversations that share a beginning go on, while a small cache evicts some of what they leave."""
-    core = _start_with_blocks(model, 14, max_model_len=112)
+    core = _start_with_blocks(model, 7, max_model_len=112)
     beginning = random_prompt(37, seed=1)
     prompts = {name: beginning + random_prompt(3 + index, seed=index) for index, name in enumerate("abcd")}
     for _ in range(3):
