@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from serving_image.engine.protocol import AddRequest, RequestOutput, TokenLogprobs
@@ -74,34 +74,34 @@ class _Sequence:
         if self.only_scores:
             self.finish_reason = "length" if output.finish_reason is not None else None
             return TextEvent(self.index, "", self.finish_reason)
-        text = "".join(self._read_tokens(output))
-        if self.stops.found is not None:
-            self.finish_reason = "stop"
-        elif output.finish_reason in ("stop", "length"):
-            text += self.stops.flush()
-            self.finish_reason = output.finish_reason
+        text = ""
+        last = len(output.token_ids) - 1
+        for position, token_id in enumerate(output.token_ids):
+            ends = output.finish_reason == "stop" and position == last
+            text += self._read_token(token_id, None if output.logprobs is None else output.logprobs[position], ends)
+            if self.stops.found is not None:
+                self.finish_reason = "stop"
+                break
+        else:
+            if output.finish_reason in ("stop", "length"):
+                text += self.stops.flush()
+                self.finish_reason = output.finish_reason
         if self.request.sampling.logprobs is None:
             return TextEvent(self.index, text, self.finish_reason)
         self._num_given_out += len(text)
         return TextEvent(self.index, text, self.finish_reason, self._release())
 
-    def _read_tokens(self, output: RequestOutput) -> Iterator[str]:
-        """The text that each token makes certain; those after a stop string are not looked at."""
-        last = len(output.token_ids) - 1
-        for position, token_id in enumerate(output.token_ids):
-            self.num_tokens += 1
-            begin = self._num_detokenized
-            ends = output.finish_reason == "stop" and position == last
-            if not ends or self.include_stop:
-                piece = self.detokenizer.push(token_id)
-                self._num_detokenized += len(piece)
-                # As with end tokens: a stop string does not count before min_tokens.
-                yield self.stops.push(piece) if self.num_tokens >= self.request.sampling.min_tokens else piece
-            if output.logprobs is not None:
-                token = ScoredToken(token_id, begin, output.logprobs[position])
-                self._held.push(token, self._num_detokenized, unfinished=self.detokenizer.unfinished)
-            if self.stops.found is not None:
-                return
+    def _read_token(self, token_id: int, logprobs: TokenLogprobs | None, ends: bool) -> str:
+        """The text that can be given out with one more token. A token that ``ends`` the sequence has none unless it
+        was asked for."""
+        self.num_tokens += 1
+        text = self.detokenizer.push(token_id) if not ends or self.include_stop else ""
+        if logprobs is not None:
+            begin, self._num_detokenized = self._num_detokenized, self._num_detokenized + len(text)
+            token = ScoredToken(token_id, begin, logprobs)
+            self._held.push(token, self._num_detokenized, unfinished=self.detokenizer.unfinished)
+        # As with end tokens: a stop string does not count before min_tokens.
+        return self.stops.push(text) if self.num_tokens >= self.request.sampling.min_tokens else text
 
     def _release(self) -> list[ScoredToken]:
         if self.finish_reason is None:

@@ -19,6 +19,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """Add text; returns what can be given out. After a stop string (``found``) nothing more is."""
+        if not self._stops:
+            return text
         if self.found is not None or not text:
             return ""
         held = self._held + text
