@@ -136,7 +136,6 @@ def parse_options(argv: Sequence[str]) -> Options:
         api_key_digests=_api_key_digests(arguments.api_key_file),
         chat_template=_text_of(arguments.chat_template, "--chat-template"),
         log_format=arguments.log_format,
-        stall_timeout=arguments.stall_timeout,
     )
     return Options(server, engine)
 
@@ -176,7 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own")
     add("--seed", type=_integer(0), default=0, help="seed of everything random that a request does not seed itself")
     add("--threads", type=_integer(1), metavar="N", help="CPU threads (default: one per core)")
-    add("--stall-timeout", type=_seconds, default=120.0, metavar="SECONDS", help="give up when a step takes longer")
+    add(
+        "--stall-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="give up when a step takes longer (default: 120 or more)",
+    )
     add("--log-format", choices=("text", "json"), default="text")
     return parser
 

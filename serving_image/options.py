@@ -18,7 +18,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model`` is a local folder (the command line has resolved hub ids). ``max_model_len`` and ``kv_cache_memory``
     (bytes) None mean: fit to the memory that is free. ``threads`` None means one per physical core. An engine that has
-    work but ends no step for ``stall_timeout`` seconds gives up.
+    work but ends no step for ``stall_timeout`` seconds gives up; None means: fit to the model.
     """
 
     model: str
@@ -35,14 +35,14 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_invariant: bool = False
     seed: int = 0
     threads: int | None = None
-    stall_timeout: float = 120.0
+    stall_timeout: float | None = None
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the API process is started with, beside the engine's options.
 
     ``port`` 0 means: any free one. ``api_key_digests`` are SHA-256 digests; none means that no key is asked for.
-    ``chat_template`` is the text of a template that replaces the model's own. ``stall_timeout`` is the engine's.
+    ``chat_template`` is the text of a template that replaces the model's own.
     """
 
     model: str
@@ -53,4 +53,3 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     api_key_digests: tuple[bytes, ...] = ()
     chat_template: str | None = None
     log_format: LogFormat = "text"
-    stall_timeout: float = 120.0

@@ -17,7 +17,7 @@ from serving_image.engine import process
 from serving_image.engine.channel import Channel
 from serving_image.engine.protocol import EngineFailed
 from serving_image.engine.timeline import BootTimeline
-from serving_image.engine.watchdog import watchdog
+from serving_image.engine.watchdog import default_stall_timeout, watchdog
 from serving_image.errors import StartupError
 from serving_image.options import EngineOptions
 
@@ -60,8 +60,9 @@ def _serve(options: EngineOptions, channel: Channel) -> None:
         from serving_image.engine.boot import boot  # noqa: PLC0415
         from serving_image.engine.loop import run  # noqa: PLC0415
     core, ready = boot(options, timeline)
-    channel.send(ready)
-    with watchdog(core, options.stall_timeout, core.stats):
+    timeout = options.stall_timeout or default_stall_timeout(ready, options.max_num_batched_tokens)
+    channel.send(msgspec.structs.replace(ready, stall_timeout=timeout))
+    with watchdog(core, timeout, core.stats):
         run(core, channel)
 
 

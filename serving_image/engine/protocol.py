@@ -83,7 +83,10 @@ class BootPhase(msgspec.Struct, frozen=True):
 
 
 class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """Sent once, when the weights are loaded and the KV cache is sized."""
+    """Sent once, when the weights are loaded and the KV cache is sized.
+
+    An engine that has work but ends no step for ``stall_timeout`` seconds ends itself.
+    """
 
     device: str
     dtype: str
@@ -95,6 +98,7 @@ class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     num_blocks: int
     kv_cache_bytes: int
     boot: list[BootPhase]
+    stall_timeout: float = 120.0
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

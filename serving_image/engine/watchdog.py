@@ -23,17 +23,32 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from serving_image.engine.process import STALLED_STATUS
+from serving_image.engine.protocol import EngineReady
 
 logger = logging.getLogger(__name__)
 
 #: Looks per timeout: a stall is noticed at most a tenth of it late.
 _LOOKS = 10
 _MAX_INTERVAL = 1.0
+_SHORTEST_TIMEOUT = 120.0
+#: A fifth of what two cores without matrix units do, for neighbours that want them as well.
+_SLOW_OPERATIONS_PER_SECOND = 25e9
 
 
 def interval_of_looks(timeout: float) -> float:
     """Seconds between two looks at something that has this timeout."""
     return min(_MAX_INTERVAL, timeout / _LOOKS)
+
+
+def default_stall_timeout(ready: EngineReady, max_step_tokens: int) -> float:
+    """Seconds that no step of so many tokens takes, unless it is stuck.
+
+    A small CPU needs minutes for 2,048 tokens of a model of several billion parameters: two operations for each, of
+    which two cores without matrix units do 140 to 240 billion a second.
+    """
+    if ready.device != "cpu":
+        return _SHORTEST_TIMEOUT
+    return max(_SHORTEST_TIMEOUT, 2 * ready.parameters * max_step_tokens / _SLOW_OPERATIONS_PER_SECOND)
 
 
 class Progress(Protocol):

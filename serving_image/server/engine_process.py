@@ -73,7 +73,7 @@ class EngineProcess:
         """How the process ended, for a person. Call it only after the end."""
         status = self.process.wait()
         if status == STALLED_STATUS:
-            return "ended itself, because it had work but no step ended within --stall-timeout"
+            return "ended itself, because it had work but no step ended in the time it has for one (--stall-timeout)"
         if status >= 0:
             return f"ended with exit status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

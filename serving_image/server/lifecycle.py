@@ -101,13 +101,10 @@ class _Server(uvicorn.Server):
 
 @dataclass(frozen=True)
 class _Heartbeat:
-    """The engine's words as progress that never ends, once it is ready."""
+    """The engine's words as progress that never ends."""
 
     engine: EngineClient
-
-    @property
-    def has_work(self) -> bool:
-        return self.engine.ready is not None
+    has_work: bool = True
 
     @property
     def last_progress(self) -> float:
@@ -183,12 +180,15 @@ class _Lifecycle:
 
     async def _end_a_silent_engine(self) -> None:
         """Do what the engine's watchdog cannot while native code holds the interpreter, or the process is stopped."""
-        timeout, clock = self._state.options.stall_timeout, self._state.clock
+        engine, clock = self._state.engine, self._state.clock
+        while engine.ready is None:
+            await asyncio.sleep(1)
+        timeout = engine.ready.stall_timeout
         interval = interval_of_looks(timeout)
-        heartbeat = StallDetector(_Heartbeat(self._state.engine), interval, clock())
+        heartbeat = StallDetector(_Heartbeat(engine), interval, clock())
         while heartbeat.look(clock()) < timeout:
             await asyncio.sleep(interval)
-        self._state.engine.lose(f"The engine has said nothing for {timeout:g} s.", "Its log above says more.")
+        engine.lose(f"The engine has said nothing for {timeout:g} s.", "Its log above says more.")
         self._process.abort()
         await asyncio.sleep(ABORT_SECONDS)
         self._process.kill()

@@ -54,7 +54,7 @@ class ServerState:
             return "failed"
         if self.engine.ready is None:
             return None
-        patience = self.options.stall_timeout / 2
+        patience = self.engine.ready.stall_timeout / 2
         if self.engine.heartbeat_age > min(MAX_HEARTBEAT_AGE, patience):
             return "silent"
         return "stalled" if self.engine.seconds_without_progress > patience else None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from serving_image.engine.watchdog import StallDetector
+from serving_image.engine.protocol import EngineReady
+from serving_image.engine.watchdog import StallDetector, default_stall_timeout
 
 
 @dataclass
@@ -56,3 +57,26 @@ def test_a_process_that_was_stopped_is_not_judged_by_that_time(engine: Engine, d
     assert detector.look(3601.0) == 3  # a look counts for twice its interval at most
     engine.last_progress = 3601.5
     assert detector.look(3602.0) == 0
+
+
+def ready(parameters: int, device: str) -> EngineReady:
+    return EngineReady(
+        device=device,
+        dtype="float32",
+        parameters=parameters,
+        vocab_size=1,
+        max_model_len=1,
+        max_num_seqs=1,
+        block_size=1,
+        num_blocks=1,
+        kv_cache_bytes=0,
+        boot=[],
+    )
+
+
+def test_a_large_model_on_a_cpu_has_longer_for_a_step() -> None:
+    assert default_stall_timeout(ready(246_000_000, "cpu"), 2048) == 120
+    # 2,048 tokens of seven billion parameters take two cores at 140 billion operations a second 205 s.
+    assert default_stall_timeout(ready(7_000_000_000, "cpu"), 2048) > 5 * 205
+    assert default_stall_timeout(ready(7_000_000_000, "cpu"), 64) == 120
+    assert default_stall_timeout(ready(7_000_000_000, "cuda:0"), 2048) == 120

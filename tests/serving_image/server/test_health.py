@@ -56,7 +56,7 @@ class TestStuckStep:
             assert "_get_stuck" in log  # the stack of the device's thread
             assert "in step" in log  # and that of the main thread, which waits for it
             (line,) = [line for line in server.lines if "engine gone" in line]
-            assert "no step ended within --stall-timeout" in line
+            assert "no step ended" in line
 
     def test_a_step_that_is_only_slow_is_healthy(self, echo_model):
         model = echo_model(step_seconds=1.5)
@@ -103,9 +103,8 @@ class TestSilentEngine:
 
 
 class TestStallTimeout:
-    def test_both_processes_get_it(self):
-        options = parse_options(["some/model", "--stall-timeout", "2.5"])
-        assert (options.server.stall_timeout, options.engine.stall_timeout) == (2.5, 2.5)
+    def test_the_engine_gets_it(self):
+        assert parse_options(["some/model", "--stall-timeout", "2.5"]).engine.stall_timeout == 2.5
 
     @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "soon"])
     def test_what_is_no_time_is_refused(self, value):
