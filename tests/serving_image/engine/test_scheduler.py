@@ -171,7 +171,7 @@ def test_the_newest_gives_way_when_blocks_run_out_and_comes_back_to_its_old_plac
     while simulation.scheduler.num_preemptions == 0:
         plan = simulation.plan()
     assert plan == {"old": 1}
-    assert new.blocks.blocks == []
+    assert (new.blocks.blocks, new.num_computed_tokens) == ([], 0)
     simulation.add(make_request("newest", [3] * 2, 1))
     for _ in range(20):
         simulation.step()
