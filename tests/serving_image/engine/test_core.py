@@ -350,7 +350,7 @@ _EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=300)
 @given(
     limits=st.tuples(st.integers(9, 24), st.integers(1, 6), st.integers(1, 30)),
     quick=st.booleans(),
