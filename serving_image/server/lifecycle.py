@@ -8,6 +8,7 @@
      exit 2                   exit 1               exit 1 at once
 
 A SIGTERM while the engine loads has nothing to drain: exit 0.
+An engine that is stuck in a step ends itself; one that says nothing for as long is ended here. Both are deaths.
 """
 
 from __future__ import annotations
