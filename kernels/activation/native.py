@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kernels.native import library
@@ -11,6 +10,6 @@ from kernels.native import library
 def silu_and_mul(gate_up: Tensor) -> Tensor:
     """See :func:`kernels.activation.silu_and_mul`."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty((rows, width), dtype=gate_up.dtype)
+    out = library.result((rows, width), gate_up.dtype)
     library.function("silu_and_mul", gate_up.dtype)(gate_up.data_ptr(), rows, width, out.data_ptr())
     return out

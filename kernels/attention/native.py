@@ -6,7 +6,6 @@ in panels of 32 tokens, as the registers want them, so nothing is gathered or tr
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kernels.attention.cache import LayerCache, PagedBatch
@@ -23,7 +22,7 @@ def stores(cache: LayerCache) -> bool:
 def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float) -> Tensor:
     """See :func:`kernels.attention.paged_attention`."""
     tokens, heads, head_dim = query.shape
-    out = torch.empty((tokens, heads, head_dim), dtype=query.dtype)
+    out = library.result((tokens, heads, head_dim), query.dtype)
     library.function("attention", query.dtype)(
         query.data_ptr(),
         query.stride(0),

@@ -55,7 +55,7 @@ class _Packed:
         rows = x.shape[0]
         if x.shape[1] != self._depth or x.dtype != self._dtype or not x.is_contiguous():
             raise ValueError(f"x is {x.dtype} {list(x.shape)}; contiguous {self._dtype} [*, {self._depth}] is needed")
-        out = torch.empty((rows, self._columns), dtype=torch.float32 if wide else self._dtype)
+        out = library.result((rows, self._columns), torch.float32 if wide else self._dtype)
         (self._multiply_wide if wide else self._multiply)(
             x.data_ptr(),
             rows,

@@ -8,12 +8,14 @@ kernels.native`` builds it; the set-up does so where there is a compiler.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from ctypes import c_float, c_int, c_int64, c_void_p
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, bfloat16, dtype, float32
 
 from kernels.native.build import library_path
@@ -44,6 +46,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "attention_f32": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
     "attention_bf16": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
     "set_threads": [c_int],
+    "replay": [_P, _I],
 }
 
 
@@ -57,6 +60,7 @@ def load() -> ctypes.CDLL | None:
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, f"slipway_{name}")
         function.argtypes, function.restype = arguments, None
+    loaded.slipway_recordable.argtypes, loaded.slipway_recordable.restype = [c_char_p], c_void_p
     return loaded
 
 
@@ -72,11 +76,62 @@ def set_threads(count: int) -> None:
         loaded.slipway_set_threads(count)
 
 
+class Kernel:
+    """One function of the library.
+
+    :ivar recordable: what a recorded call of it begins with, see :mod:`kernels.native.program`.
+    """
+
+    def __init__(self, name: str) -> None:
+        loaded: Any = load()
+        self._call: Callable[..., None] = getattr(loaded, name)
+        self.recordable: int | None = loaded.slipway_recordable(name.encode())
+
+    def __call__(self, *arguments: float | None) -> None:
+        """Call it; addresses are whole numbers, or None for an operand that is not there."""
+        if _recorder is not None:
+            _recorder.add(self, arguments)
+        self._call(*arguments)
+
+
+class Recorder(Protocol):
+    """What is told of every call, and gives the memory for results, while it is the recorder."""
+
+    def add(self, kernel: Kernel, arguments: tuple[float | None, ...], /) -> None: ...
+
+    def empty(self, shape: tuple[int, ...], kind: dtype, /) -> Tensor: ...
+
+
+_recorder: Recorder | None = None
+
+
+@contextmanager
+def recorded_by(recorder: Recorder) -> Iterator[None]:
+    """Let ``recorder`` take down the calls made in this block, by one thread; the calls are made as well."""
+    global _recorder  # noqa: PLW0603 - an argument would have to pass through every operation of every model
+    _recorder = recorder
+    try:
+        yield
+    finally:
+        _recorder = None
+
+
+def call_replay(calls: int, count: int) -> None:
+    """Make recorded calls; see :mod:`kernels.native.program`."""
+    loaded = load()
+    if loaded is not None:
+        loaded.slipway_replay(calls, count)
+
+
 @cache
-def function(name: str, kind: dtype) -> Callable[..., None]:
+def function(name: str, kind: dtype) -> Kernel:
     """The library's function of this name for elements of this dtype."""
-    pointer: Callable[..., None] = getattr(load(), f"slipway_{name}_{_SUFFIXES[kind]}")
-    return pointer
+    return Kernel(f"slipway_{name}_{_SUFFIXES[kind]}")
+
+
+def result(shape: tuple[int, ...], kind: dtype) -> Tensor:
+    """Memory for a kernel's result."""
+    return torch.empty(shape, dtype=kind) if _recorder is None else _recorder.empty(shape, kind)
 
 
 def huge_pages(tensor: Tensor) -> None:

@@ -64,7 +64,7 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     check_batch_invariance(options, decoder.config, caches[0])
     pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
-        runner=Runner(decoder, caches),
+        runner=Runner(decoder, caches, plan.max_model_len),
         pool=pool,
         scheduler=Scheduler(pool, options.max_num_seqs, options.max_num_batched_tokens),
         max_model_len=plan.max_model_len,

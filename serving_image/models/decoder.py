@@ -107,12 +107,12 @@ class Decoder:
         store = ParameterStore(device, prepare)
         for name, tensor in parameters:
             store.add(name, tensor)
-        self._embedding = store.tensors["embedding.weight"]
+        self.embedding = store.tensors["embedding.weight"]
         self._layers = [self._layer(store, f"layers.{index}.") for index in range(config.num_layers)]
         self._final_norm = store.tensors["final_norm.weight"]
         if config.tie_word_embeddings:
             # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
-            store.weights["lm_head.weight"] = prepare(self._embedding)
+            store.weights["lm_head.weight"] = prepare(self.embedding)
         self._lm_head = store.linear("lm_head")
         self._rotary = RotaryEmbedding(config.rotary, device)
 
@@ -136,10 +136,20 @@ class Decoder:
 
         :returns: final hidden states after the last norm, ``[tokens, hidden]``.
         """
-        x = functional.embedding(inputs.token_ids, self._embedding)
-        rotation = self._rotary(inputs.positions, inputs.sequence_lengths)
+        return self.layers(self.embed(inputs.token_ids), self.rotation(inputs), inputs.paging, caches)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """The first hidden states, ``[tokens, hidden]``."""
+        return functional.embedding(token_ids, self.embedding)
+
+    def rotation(self, inputs: DecoderInput) -> Rotation:
+        """The rotations of all layers."""
+        return self._rotary(inputs.positions, inputs.sequence_lengths)
+
+    def layers(self, x: Tensor, rotation: Rotation, paging: PagedBatch, caches: list[LayerCache]) -> Tensor:
+        """What :meth:`forward` does after the embedding; calls nothing but kernels."""
         for layer, cache in zip(self._layers, caches, strict=True):
-            x = self._attention(layer, x, rotation, inputs.paging, cache)
+            x = self._attention(layer, x, rotation, paging, cache)
             x = self._feed_forward(layer, x)
         return rms_norm(x, self._final_norm, self.config.norm_epsilon)
 

@@ -18,6 +18,7 @@ from serving_image.engine.request import Request
 from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
 from serving_image.models.decoder import Decoder
 from serving_image.runtime.batch import decoder_input
+from serving_image.runtime.decode_programs import DecodePrograms
 from serving_image.runtime.sampler import SamplingRow, sample, token_logprobs
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,10 @@ class Runner:
     one can be launched before anybody has read the first.
     """
 
-    def __init__(self, decoder: Decoder, caches: list[LayerCache]) -> None:
+    def __init__(self, decoder: Decoder, caches: list[LayerCache], max_model_len: int) -> None:
         self._decoder = decoder
         self._caches = caches
+        self._decode = DecodePrograms(decoder, caches, -(-max_model_len // caches[0].block_size))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runner")
         self._failed: set[Request] = set()
 
@@ -102,9 +104,11 @@ class Runner:
 
     @torch.inference_mode()
     def _forward(self, items: list[ScheduledRequest]) -> _Forward:
-        hidden = self._decoder.forward(
-            decoder_input(items, self._caches[0].block_size, self._decoder.device), self._caches
-        )
+        if self._decode.covers(items):
+            hidden = self._decode.forward(items)
+        else:
+            inputs = decoder_input(items, self._caches[0].block_size, self._decoder.device)
+            hidden = self._decoder.forward(inputs, self._caches)
         starts = [0, *accumulate(item.num_tokens for item in items)]
         prompt_logprobs = {
             item.request: self._prompt_logprobs(item, hidden[start : start + item.num_tokens])

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "replay.h"
 #include "tile.h"
 #include "vector.h"
 
@@ -293,3 +294,8 @@ extern "C" {
 SLIPWAY_ATTENTION(f32, Float32)
 SLIPWAY_ATTENTION(bf16, BFloat16)
 }
+
+SLIPWAY_RECORDABLE(slipway_attention_f32);
+SLIPWAY_RECORDABLE(slipway_attention_bf16);
+SLIPWAY_RECORDABLE(slipway_rotate_and_store_f32);
+SLIPWAY_RECORDABLE(slipway_rotate_and_store_bf16);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "pool.h"
+#include "replay.h"
 #include "vector.h"
 
 namespace slipway {
@@ -67,3 +68,8 @@ void slipway_silu_and_mul_bf16(const bfloat16* gate_up, int64_t rows, int64_t wi
     silu_and_mul(gate_up, rows, width, out);
 }
 }
+
+SLIPWAY_RECORDABLE(slipway_rms_norm_f32);
+SLIPWAY_RECORDABLE(slipway_rms_norm_bf16);
+SLIPWAY_RECORDABLE(slipway_silu_and_mul_f32);
+SLIPWAY_RECORDABLE(slipway_silu_and_mul_bf16);

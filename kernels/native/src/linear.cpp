@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "replay.h"
 #include "tile.h"
 #include "vector.h"
 
@@ -227,3 +228,10 @@ void slipway_linear_int8_bf16_f32(const bfloat16* x, int64_t rows, int64_t depth
     linear_int8<float32>(x, rows, depth, columns, weight, bias, residual, out);
 }
 }
+
+SLIPWAY_RECORDABLE(slipway_linear_f32);
+SLIPWAY_RECORDABLE(slipway_linear_bf16);
+SLIPWAY_RECORDABLE(slipway_linear_bf16_f32);
+SLIPWAY_RECORDABLE(slipway_linear_int8_f32);
+SLIPWAY_RECORDABLE(slipway_linear_int8_bf16);
+SLIPWAY_RECORDABLE(slipway_linear_int8_bf16_f32);

@@ -1,0 +1,119 @@
+"""A forward pass recorded once and replayed: the CPU's counterpart of a CUDA graph.
+
+Between two kernels Python allocates, checks and converts for some 20 microseconds, with caches that the kernels have
+just emptied: a fifth of a step of one request. A replay makes the same calls, with the same addresses, from C++ and
+without the GIL, so that the next step can be scheduled meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels.native import library
+
+_WORDS = 16
+_ALIGNMENT = 64
+
+
+class Program:
+    """Calls of compiled kernels, in order.
+
+    They hold addresses, not tensors: whatever they read must stay where it is, and may change there between replays.
+
+    :param compute: what to record. It must call nothing but compiled kernels: what torch computes would not be
+        repeated.
+    :param arena: where the results of the calls lie; programs that do not run at the same time can share it.
+    :ivar output: the result, until the next replay of any program in the arena.
+    """
+
+    def __init__(self, compute: Callable[[], Tensor], arena: Arena) -> None:
+        self._arena = arena
+        self._calls = bytearray()
+        with library.recorded_by(self):
+            self.output = arena.unleased(compute())
+        self._buffer = (ctypes.c_char * len(self._calls)).from_buffer(self._calls)
+
+    def replay(self) -> Tensor:
+        """Make all calls again; returns :attr:`output`."""
+        size = struct.calcsize(f"{_WORDS + 1}Q")
+        library.call_replay(ctypes.addressof(self._buffer), len(self._calls) // size)
+        return self.output
+
+    def add(self, kernel: library.Kernel, arguments: tuple[float | None, ...]) -> None:
+        """Take down a call, while the program is the recorder."""
+        if kernel.recordable is None:
+            raise ValueError("this kernel cannot be recorded")
+        formats = "".join("f4x" if isinstance(argument, float) else "q" for argument in arguments)
+        values = [0 if argument is None else argument for argument in arguments]
+        self._calls += struct.pack(f"<Q{formats}{8 * (_WORDS - len(values))}x", kernel.recordable, *values)
+
+    def empty(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+        """Memory for a result, while the program is the recorder."""
+        return self._arena.empty(shape, kind)
+
+
+class Arena:
+    """Memory for the results of recorded calls.
+
+    A tensor's memory is given out again once nothing refers to the tensor. That is right for a replay too, because it
+    makes the calls in the same order.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+        start = -self._memory.ctypes.data % _ALIGNMENT
+        self._free = [(start, start + size)]  # sorted, none touching the next
+
+    def empty(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+        """A tensor that is not cleared.
+
+        :raises MemoryError: the arena is full.
+        """
+        size = -(-torch.Size(shape).numel() * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
+        for index, (start, end) in enumerate(self._free):
+            if end - start >= size:
+                self._free[index : index + 1] = [(start + size, end)] if end - start > size else []
+                lease = _Lease(self, start, start + size)
+                return torch.from_numpy(np.asarray(lease)).view(kind)[: torch.Size(shape).numel()].view(shape)
+        raise MemoryError(f"the arena has no {size} bytes left")
+
+    def unleased(self, tensor: Tensor) -> Tensor:
+        """The same memory, free to be given out again."""
+        start = tensor.data_ptr() - self._memory.ctypes.data
+        return torch.from_numpy(self._memory[start : start + tensor.nbytes]).view(tensor.dtype).view(tensor.shape)
+
+    def give_back(self, start: int, end: int) -> None:
+        """Take back memory that was given out."""
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted([*self._free, (start, end)]):
+            if merged and merged[-1][1] == low:
+                merged[-1] = (merged[-1][0], high)
+            else:
+                merged.append((low, high))
+        self._free = merged
+
+    def address(self, start: int) -> int:
+        """Where a byte of the arena is."""
+        return self._memory.ctypes.data + start
+
+
+class _Lease:
+    """A piece of an arena: numpy reads it as an array and keeps it for as long as any tensor lies in that array."""
+
+    def __init__(self, arena: Arena, start: int, end: int) -> None:
+        self._arena, self._start, self._end = arena, start, end
+        self.__array_interface__ = {
+            "data": (arena.address(start), False),
+            "shape": (end - start,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        self._arena.give_back(self._start, self._end)

@@ -1,0 +1,98 @@
+"""Steps in which every request runs one token, replayed from programs that were recorded once for each batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kernels.attention import LayerCache, PagedBatch
+from kernels.attention.native import stores
+from kernels.native.program import Arena, Program
+from serving_image.engine.step import ScheduledRequest
+from serving_image.models.decoder import Decoder, DecoderInput
+from serving_image.models.rotary import Rotation
+
+_MAX_ROWS = 128
+"""In larger batches the kernels take so long that what Python does between them does not count."""
+
+
+class DecodePrograms:
+    """The decoder's layers for batches of single tokens, on inputs that stay in one place.
+
+    :param max_blocks: blocks of the longest context.
+    """
+
+    def __init__(self, decoder: Decoder, caches: list[LayerCache], max_blocks: int) -> None:
+        config, device = decoder.config, decoder.device
+        self._decoder = decoder
+        self._caches = caches
+        self._block_size = caches[0].block_size
+        self._usable = stores(caches[0])
+        self._programs: dict[int, Program] = {}
+        self._arena = Arena(_workspace_bytes(decoder) if self._usable else 0)
+        self._hidden = torch.empty((_MAX_ROWS, config.hidden_size), dtype=decoder.dtype, device=device)
+        half = config.rotary.head_dim // 2
+        self._rotation = Rotation(torch.empty(_MAX_ROWS, half), torch.empty(_MAX_ROWS, half))
+        self._token_ids, self._positions, self._lengths, slots = torch.zeros((4, _MAX_ROWS), dtype=torch.int64)
+        self._paging = PagedBatch(
+            query_starts=torch.arange(_MAX_ROWS + 1, dtype=torch.int32),
+            context_lengths=torch.zeros(_MAX_ROWS, dtype=torch.int32),
+            block_tables=torch.zeros((_MAX_ROWS, max_blocks), dtype=torch.int32),
+            slots=slots,
+        )
+
+    def covers(self, items: Sequence[ScheduledRequest]) -> bool:
+        """Whether these are single tokens, few enough, on a device that can replay."""
+        return self._usable and len(items) <= _MAX_ROWS and all(item.num_tokens == 1 for item in items)
+
+    def forward(self, items: Sequence[ScheduledRequest]) -> Tensor:
+        """Final hidden states, ``[requests, hidden]``; they last until the next call."""
+        rows = len(items)
+        self._fill(items)
+        batch = self._batch(rows)
+        torch.index_select(self._decoder.embedding, 0, batch.token_ids, out=self._hidden[:rows])
+        rotation = Rotation(*(part[:rows] for part in self._rotation))
+        for part, value in zip(rotation, self._decoder.rotation(batch), strict=True):
+            part.copy_(value)
+        program = self._programs.get(rows)
+        if program is not None:
+            return program.replay()
+        compute = partial(self._decoder.layers, self._hidden[:rows], rotation, batch.paging, self._caches)
+        program = self._programs[rows] = Program(compute, self._arena)
+        return program.output
+
+    def _fill(self, items: Sequence[ScheduledRequest]) -> None:
+        token_ids, positions, lengths = (part.numpy() for part in (self._token_ids, self._positions, self._lengths))
+        contexts, tables = self._paging.context_lengths.numpy(), self._paging.block_tables.numpy()
+        slots, block_size = self._paging.slots.numpy(), self._block_size
+        for row, (request, start, _, blocks, _) in enumerate(items):
+            token_ids[row] = request.device_tokens[start]
+            positions[row] = start
+            lengths[row] = max(request.num_prompt_tokens, start + 1)
+            contexts[row] = start + 1
+            tables[row, : len(blocks)] = blocks
+            slots[row] = blocks[-1] * block_size + start % block_size
+
+    def _batch(self, rows: int) -> DecoderInput:
+        paging = self._paging
+        return DecoderInput(
+            token_ids=self._token_ids[:rows],
+            positions=self._positions[:rows],
+            sequence_lengths=self._lengths[:rows],
+            paging=PagedBatch(
+                paging.query_starts[: rows + 1],
+                paging.context_lengths[:rows],
+                paging.block_tables[:rows],
+                paging.slots[:rows],
+            ),
+        )
+
+
+def _workspace_bytes(decoder: Decoder) -> int:
+    """Room for the results that are alive at once in a layer, twice over: between them pieces may lie unused."""
+    config = decoder.config
+    widths = 4 * config.hidden_size + config.qkv_size + config.query_size + 3 * config.intermediate_size
+    return 2 * _MAX_ROWS * widths * decoder.dtype.itemsize
