@@ -30,8 +30,10 @@ class TestGenerationDefaults:
         assert self.write(tmp_path, None, {"eos_token_id": [3]}).eos_token_ids == {3}
 
     def test_recommended_sampling(self, tmp_path):
-        defaults = self.write(tmp_path, {"temperature": 0.6, "top_p": 0.9, "top_k": 20})
+        recommended = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+        defaults = self.write(tmp_path, recommended)
         assert (defaults.temperature, defaults.top_p, defaults.top_k) == (0.6, 0.9, 20)
+        assert (defaults.min_p, defaults.repetition_penalty) == (0.05, 1.1)
         assert (self.write(tmp_path, {}).temperature, self.write(tmp_path, {}).top_k) == (1.0, 0)
 
     @pytest.mark.parametrize("generation", [{"eos_token_id": "end"}, {"temperature": "hot"}, {"top_k": [1]}])
