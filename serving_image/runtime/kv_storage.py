@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from kernels.attention import LayerCache
+from kernels.native.library import huge_pages
 from serving_image.models.config import DecoderConfig
 
 
@@ -18,6 +20,13 @@ def allocate_kv_cache(
     """
     shape = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
     return [
-        LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+        LayerCache(_empty(shape, dtype, device), _empty(shape, dtype, device))
         for _ in range(config.num_layers)
     ]
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    if device.type == "cpu":
+        huge_pages(tensor)
+    return tensor

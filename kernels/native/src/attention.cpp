@@ -6,7 +6,7 @@
 //     keys    [panel][word of head_dim][token][value]       scores = query · keys, 32 tokens wide
 //     values  [panel][word of tokens][head_dim][value]      output = probabilities · values, head_dim wide
 //
-// A query row meets its keys in the same order and in the same groups of 32, whatever else is in the batch and however
+// A query row meets its keys in the same order and in the same groups of 128, whatever else is in the batch and however
 // its prompt was cut into chunks; so its result is the same, bit by bit.
 #include <algorithm>
 #include <cmath>
@@ -23,6 +23,9 @@ namespace {
 
 // Query rows that share a pass over the keys. Each key panel is then read once from memory for all of them.
 constexpr int64_t kRowsPerPass = 48;
+// Panels whose scores are turned into probabilities together.
+constexpr int kGroup = 4;
+constexpr int kGroupTokens = kGroup * kPanel;
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 struct Shape {
@@ -71,19 +74,28 @@ struct Workspace {
 
     void fit(int64_t rows, int64_t head_dim) {
         query.resize(static_cast<size_t>(rows * head_dim));
-        probabilities.resize(static_cast<size_t>(rows * kPanel));
+        probabilities.resize(static_cast<size_t>(rows * kGroupTokens));
         output.assign(static_cast<size_t>(rows * head_dim), 0);
         maxima.assign(static_cast<size_t>(rows), kMasked);
         sums.assign(static_cast<size_t>(rows), 0);
     }
 };
 
-// output[rows, 16 columns at a time] += probabilities[rows, 32] · values; `words` of the 32 tokens are there, and of the last
-// word only the values that `last` lets through: what lies behind them was never written.
+// Up to kGroup panels of a sequence that follow one another, and how many of their tokens are there.
+template <typename Element>
+struct Group {
+    int count = 0;
+    int64_t tokens = 0;
+    const Element *keys[kGroup], *values[kGroup];
+};
+
+// output[rows, 32 columns at a time] += probabilities[rows, tokens of the group] · values. What lies behind the group's last
+// token was never written, so it must not be multiplied, not even by zero. Meanwhile the values of `next` come in, line by
+// line: many at once would stall the loads.
 template <typename Kind, int kRows>
-inline void add_values(const uint32_t* probabilities, const typename Kind::Element* values, int64_t head_dim,
-                       int64_t words, __m512i last, float* output) {
-    constexpr int kWords = kPanel / Kind::kPerWord;
+inline void add_values(const uint32_t* probabilities, const Group<typename Kind::Element>& group,
+                       const Group<typename Kind::Element>& next, int64_t head_dim, float* output) {
+    constexpr int kPer = Kind::kPerWord, kWords = kPanel / kPer;
     for (int64_t column = 0; column < head_dim; column += kPanel) {
         const __mmask16 low = lanes(head_dim - column);
         const __mmask16 high = head_dim - column > kLanes ? lanes(head_dim - column - kLanes) : 0;
@@ -93,20 +105,28 @@ inline void add_values(const uint32_t* probabilities, const typename Kind::Eleme
             sums[row][0] = _mm512_maskz_loadu_ps(low, output + row * head_dim + column);
             sums[row][1] = _mm512_maskz_loadu_ps(high, output + row * head_dim + column + kLanes);
         }
-        const auto* from = reinterpret_cast<const uint32_t*>(values) + column;
-        for (int64_t word = 0; word < words; ++word, from += head_dim) {
-            __m512i left = _mm512_maskz_loadu_epi32(low, from), right = _mm512_maskz_loadu_epi32(high, from + kLanes);
-            if (word == words - 1) {
-                left = _mm512_and_si512(left, last);
-                right = _mm512_and_si512(right, last);
-            }
+        const auto add = [&](int panel, int64_t word, __m512i there) __attribute__((always_inline)) {
+            const int64_t place = word * head_dim + column;
+            const auto* from = reinterpret_cast<const uint32_t*>(group.values[panel]) + place;
+            const auto* ahead = reinterpret_cast<const uint32_t*>(next.values[panel < next.count ? panel : 0]) + place;
+            _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char*>(ahead + kLanes), _MM_HINT_T1);
+            const __m512i left = _mm512_and_si512(_mm512_maskz_loadu_epi32(low, from), there);
+            const __m512i right = _mm512_and_si512(_mm512_maskz_loadu_epi32(high, from + kLanes), there);
 #pragma GCC unroll 12
             for (int row = 0; row < kRows; ++row) {
-                const __m512i weight = _mm512_set1_epi32(static_cast<int>(probabilities[row * kWords + word]));
+                const uint32_t* weights = probabilities + row * kGroup * kWords + panel * kWords;
+                const __m512i weight = _mm512_set1_epi32(static_cast<int>(weights[word]));
                 sums[row][0] = Kind::add(sums[row][0], weight, left);
                 sums[row][1] = Kind::add(sums[row][1], weight, right);
             }
-        }
+        };
+        const __m512i all = _mm512_set1_epi32(-1);
+        const int64_t whole = group.tokens / kPer;
+        for (int panel = 0; panel < group.count; ++panel)
+            for (int64_t word = 0, end = std::min<int64_t>(kWords, whole - panel * kWords); word < end; ++word)
+                add(panel, word, all);
+        if (group.tokens % kPer) add(group.count - 1, whole % kWords, _mm512_set1_epi32(0xffff));
 #pragma GCC unroll 12
         for (int row = 0; row < kRows; ++row) {
             _mm512_mask_storeu_ps(output + row * head_dim + column, low, sums[row][0]);
@@ -116,7 +136,8 @@ inline void add_values(const uint32_t* probabilities, const typename Kind::Eleme
 }
 
 template <typename Kind>
-using AddValues = void (*)(const uint32_t*, const typename Kind::Element*, int64_t, int64_t, __m512i, float*);
+using AddValues = void (*)(const uint32_t*, const Group<typename Kind::Element>&, const Group<typename Kind::Element>&,
+                           int64_t, float*);
 
 template <typename Kind>
 constexpr AddValues<Kind> kAddValues[kMaxRows] = {
@@ -126,13 +147,18 @@ constexpr AddValues<Kind> kAddValues[kMaxRows] = {
 };
 
 // Turns a row's scores into probabilities relative to its maximum so far, and brings its output to that maximum.
+// scores[i] are those of tokens 16i … 16i+15 of the group, of which the first `visible` count.
 template <typename Kind>
-inline void soften(__m512 low, __m512 high, int64_t visible, float scale, float* maximum, float* sum, float* output,
+inline void soften(__m512* scores, int vectors, int64_t visible, float scale, float* maximum, float* sum, float* output,
                    int64_t head_dim, typename Kind::Element* probabilities) {
     const __m512 masked = _mm512_set1_ps(kMasked), factor = _mm512_set1_ps(scale);
-    low = _mm512_mask_mul_ps(masked, visible > 0 ? lanes(visible) : 0, low, factor);
-    high = _mm512_mask_mul_ps(masked, visible > kLanes ? lanes(visible - kLanes) : 0, high, factor);
-    const float largest = std::max(*maximum, _mm512_reduce_max_ps(_mm512_max_ps(low, high)));
+    __m512 most = masked;
+    for (int i = 0; i < vectors; ++i) {
+        const int64_t left = visible - i * kLanes;
+        scores[i] = _mm512_mask_mul_ps(masked, left > 0 ? lanes(left) : 0, scores[i], factor);
+        most = _mm512_max_ps(most, scores[i]);
+    }
+    const float largest = _mm512_reduce_max_ps(most);
     if (largest > *maximum) {
         // The first maximum finds an output of zeros.
         const float shrink = *maximum == kMasked ? 0.0f : std::exp(*maximum - largest);
@@ -144,74 +170,124 @@ inline void soften(__m512 low, __m512 high, int64_t visible, float scale, float*
         *maximum = largest;
     }
     const __m512 base = _mm512_set1_ps(*maximum);
-    low = exponential(_mm512_sub_ps(low, base));
-    high = exponential(_mm512_sub_ps(high, base));
-    *sum += _mm512_reduce_add_ps(_mm512_add_ps(low, high));
-    put_probability(probabilities, low, high);
+    __m512 total = _mm512_setzero_ps();
+    for (int i = 0; i < vectors; i += 2) {
+        const __m512 low = exponential(_mm512_sub_ps(scores[i], base));
+        const __m512 high = exponential(_mm512_sub_ps(scores[i + 1], base));
+        total = _mm512_add_ps(total, _mm512_add_ps(low, high));
+        put_probability(probabilities + i * kLanes, low, high);
+    }
+    *sum += _mm512_reduce_add_ps(total);
 }
 
+// One pass over the keys of a sequence, by some of its query tokens and all the heads that share a KV head.
 template <typename Kind>
-void attend(const Batch<typename Kind::Element>& batch, const Shape& shape, const Pass& pass, int64_t kv_head,
-            Workspace<Kind>& space) {
+class Attention {
     using Element = typename Kind::Element;
-    constexpr int kPer = Kind::kPerWord;
-    const int64_t group = shape.group(), head_dim = shape.head_dim, rows = pass.count * group;
-    const int64_t query_start = batch.query_starts[pass.sequence];
-    const int64_t context = batch.context_lengths[pass.sequence];
-    const int64_t first_position = context - (batch.query_starts[pass.sequence + 1] - query_start) + pass.first;
-    const int64_t visible_to_last = first_position + pass.count;
-    const int64_t token = query_start + pass.first;
-    space.fit(rows, head_dim);
-    for (int64_t row = 0; row < rows; ++row) {
-        const Element* from =
-            batch.query + (token + row / group) * batch.query_stride + (kv_head * group + row % group) * head_dim;
-        std::copy_n(from, head_dim, space.query.data() + row * head_dim);
+
+  public:
+    Attention(const Batch<Element>& batch, const Shape& shape, const Pass& pass, int64_t kv_head, Workspace<Kind>& space)
+        : batch_(batch), shape_(shape), kv_head_(kv_head), group_(shape.group()), head_dim_(shape.head_dim),
+          rows_(pass.count * group_), token_(batch.query_starts[pass.sequence] + pass.first),
+          blocks_(batch.block_tables + pass.sequence * batch.table_stride), space_(space) {
+        const int64_t queries = batch.query_starts[pass.sequence + 1] - batch.query_starts[pass.sequence];
+        first_position_ = batch.context_lengths[pass.sequence] - queries + pass.first;
+        length_ = first_position_ + pass.count;
     }
-    const int64_t tiles = (rows + kMaxRows - 1) / kMaxRows, panels = (visible_to_last + kPanel - 1) / kPanel;
-    const int32_t* blocks = batch.block_tables + pass.sequence * batch.table_stride;
-    const auto offset = [&](int64_t panel) {
-        const int64_t start = panel * kPanel, block = blocks[start / shape.block_size];
-        return block * shape.block() + shape.kv_head(kv_head) + start % shape.block_size * head_dim;
-    };
-    int64_t at = offset(0);
-    for (int64_t panel = 0; panel < panels; ++panel) {
-        const int64_t next = panel + 1 < panels ? offset(panel + 1) : at;
-        const Element *keys = batch.keys + at, *values = batch.values + at;
-        const int64_t there = std::min<int64_t>(kPanel, visible_to_last - panel * kPanel);
-        const int64_t words = (there + kPer - 1) / kPer;
-        const __m512i last = there % kPer ? _mm512_set1_epi32(0xffff) : _mm512_set1_epi32(-1);
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-            const int64_t row = rows * tile / tiles, height = rows * (tile + 1) / tiles - row;
-            typename Kind::Sum scores[kMaxRows][2];
-            // The next panel of keys comes in with these scores, that of values below.
-            kTiles<Kind>[height - 1](reinterpret_cast<const uint32_t*>(space.query.data() + row * head_dim),
-                                     head_dim / kPer, reinterpret_cast<const uint32_t*>(keys), head_dim / kPer,
-                                     reinterpret_cast<const char*>(batch.keys + next), tile == 0 ? kPanel * 4 : 0, scores);
-            for (int64_t r = row; r < row + height; ++r) {
-                const int64_t visible = first_position + r / group + 1 - panel * kPanel;
-                soften<Kind>(scores[r - row][0], scores[r - row][1], visible, batch.scale, &space.maxima[r],
-                             &space.sums[r], space.output.data() + r * head_dim, head_dim,
-                             space.probabilities.data() + r * kPanel);
+
+    // `after` is what this thread will probably want next.
+    void run(const Group<Element>& after) {
+        space_.fit(rows_, head_dim_);
+        for (int64_t row = 0; row < rows_; ++row)
+            std::copy_n(batch_.query + (token_ + row / group_) * batch_.query_stride + head(row) * head_dim_, head_dim_,
+                        space_.query.data() + row * head_dim_);
+        Group<Element> current = group_at(0);
+        for (int64_t start = 0; start < length_; start += kGroupTokens) {
+            const bool more = start + kGroupTokens < length_;
+            const Group<Element> next = more ? group_at(start + kGroupTokens) : after;
+            score(current, next, start);
+            add(current, next);
+            current = next;
+        }
+        finish();
+    }
+
+    Group<Element> first_group() const { return group_at(0); }
+
+  private:
+    int64_t head(int64_t row) const { return kv_head_ * group_ + row % group_; }
+
+    Group<Element> group_at(int64_t start) const {
+        Group<Element> group;
+        group.tokens = std::min<int64_t>(kGroupTokens, length_ - start);
+        for (; group.count * kPanel < group.tokens; ++group.count) {
+            const int64_t position = start + group.count * kPanel, block = blocks_[position / shape_.block_size];
+            const int64_t at = block * shape_.block() + shape_.kv_head(kv_head_) + position % shape_.block_size * head_dim_;
+            group.keys[group.count] = batch_.keys + at;
+            group.values[group.count] = batch_.values + at;
+        }
+        return group;
+    }
+
+    int64_t tiles() const { return (rows_ + kMaxRows - 1) / kMaxRows; }
+    int64_t first_row(int64_t tile) const { return rows_ * tile / tiles(); }
+
+    // Probabilities of all rows for a group that begins at token `start`; the next group's keys and values come in meanwhile.
+    void score(const Group<Element>& group, const Group<Element>& next, int64_t start) {
+        const int64_t words = head_dim_ / Kind::kPerWord;
+        for (int64_t tile = 0; tile < tiles(); ++tile) {
+            const int64_t row = first_row(tile), height = first_row(tile + 1) - row;
+            __m512 scores[kMaxRows][kGroup * 2];
+            for (int panel = 0; panel < group.count; ++panel) {
+                typename Kind::Sum sums[kMaxRows][2];
+                const Element* ahead = panel < next.count ? next.keys[panel] : next.keys[0];
+                kTiles<Kind>[height - 1](words_of(space_.query, row * head_dim_), words,
+                                         reinterpret_cast<const uint32_t*>(group.keys[panel]), words,
+                                         reinterpret_cast<const char*>(ahead), tile == 0 ? kPanel * 4 : 0, sums);
+                for (int64_t r = 0; r < height; ++r) {
+                    scores[r][2 * panel] = sums[r][0];
+                    scores[r][2 * panel + 1] = sums[r][1];
+                }
+            }
+            for (int64_t r = 0; r < height; ++r) {
+                const int64_t visible = first_position_ + (row + r) / group_ + 1 - start;
+                soften<Kind>(scores[r], 2 * group.count, visible, batch_.scale, &space_.maxima[row + r],
+                             &space_.sums[row + r], space_.output.data() + (row + r) * head_dim_, head_dim_,
+                             space_.probabilities.data() + (row + r) * kGroupTokens);
             }
         }
-        for (int64_t byte = 0; byte < shape.panel() * static_cast<int64_t>(sizeof(Element)); byte += 64)
-            _mm_prefetch(reinterpret_cast<const char*>(batch.values + next) + byte, _MM_HINT_T1);
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-            const int64_t row = rows * tile / tiles, height = rows * (tile + 1) / tiles - row;
-            kAddValues<Kind>[height - 1](reinterpret_cast<const uint32_t*>(space.probabilities.data() + row * kPanel),
-                                         values, head_dim, words, last, space.output.data() + row * head_dim);
+    }
+
+    void add(const Group<Element>& group, const Group<Element>& next) {
+        for (int64_t tile = 0; tile < tiles(); ++tile) {
+            const int64_t row = first_row(tile), height = first_row(tile + 1) - row;
+            kAddValues<Kind>[height - 1](words_of(space_.probabilities, row * kGroupTokens), group, tile == 0 ? next : group,
+                                         head_dim_, space_.output.data() + row * head_dim_);
         }
-        at = next;
     }
-    for (int64_t row = 0; row < rows; ++row) {
-        const __m512 inverse = _mm512_set1_ps(1 / space.sums[row]);
-        Element* to = batch.out + ((token + row / group) * shape.heads + kv_head * group + row % group) * head_dim;
-        const float* from = space.output.data() + row * head_dim;
-        for_lanes(head_dim, [&](int64_t column, __mmask16 mask) {
-            store(to + column, mask, _mm512_mul_ps(load(from + column, mask), inverse));
-        });
+
+    void finish() {
+        for (int64_t row = 0; row < rows_; ++row) {
+            const __m512 inverse = _mm512_set1_ps(1 / space_.sums[row]);
+            Element* to = batch_.out + ((token_ + row / group_) * shape_.heads + head(row)) * head_dim_;
+            const float* from = space_.output.data() + row * head_dim_;
+            for_lanes(head_dim_, [&](int64_t column, __mmask16 mask) {
+                store(to + column, mask, _mm512_mul_ps(load(from + column, mask), inverse));
+            });
+        }
     }
-}
+
+    static const uint32_t* words_of(const std::vector<Element>& values, int64_t offset) {
+        return reinterpret_cast<const uint32_t*>(values.data() + offset);
+    }
+
+    const Batch<Element>& batch_;
+    const Shape& shape_;
+    const int64_t kv_head_, group_, head_dim_, rows_, token_;
+    const int32_t* blocks_;
+    Workspace<Kind>& space_;
+    int64_t first_position_, length_;
+};
 
 template <typename Kind>
 void attention(const Batch<typename Kind::Element>& batch, int64_t sequences, const Shape& shape) {
@@ -222,10 +298,14 @@ void attention(const Batch<typename Kind::Element>& batch, int64_t sequences, co
         for (int32_t first = 0; first < count; first += tokens_per_pass)
             passes.push_back({sequence, first, std::min(tokens_per_pass, count - first)});
     }
-    parallel_for(static_cast<int64_t>(passes.size()) * shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    const int64_t items = static_cast<int64_t>(passes.size()) * shape.kv_heads;
+    parallel_for(items, 1, [&](int64_t begin, int64_t end) {
         static thread_local Workspace<Kind> space;
-        for (int64_t item = begin; item < end; ++item)
-            attend<Kind>(batch, shape, passes[static_cast<size_t>(item / shape.kv_heads)], item % shape.kv_heads, space);
+        const auto at = [&](int64_t item) {
+            const Pass& pass = passes[static_cast<size_t>(item / shape.kv_heads)];
+            return Attention<Kind>(batch, shape, pass, item % shape.kv_heads, space);
+        };
+        for (int64_t item = begin; item < end; ++item) at(item).run(at(std::min(item + 1, items - 1)).first_group());
     });
 }
 
