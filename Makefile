@@ -24,5 +24,4 @@ bench:  ## Side-by-side benchmarks (about 30 minutes, on a quiet machine); write
 	@scripts/setup dev
 	.venv/bin/python benchmarks/serving.py $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 	.venv/bin/python benchmarks/boot.py
-	.venv/bin/python benchmarks/busy_core.py
 	.venv/bin/python benchmarks/download.py

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.attention.native import stores
 from kernels.linear import prepare_int8_weight, prepare_weight
 from kernels.native import library
 from serving_image.engine.core import EngineCore
@@ -62,6 +63,9 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         plan = plan_kv_cache(decoder.config, decoder.dtype, device, options, free_memory(device))
         caches = allocate_kv_cache(decoder.config, plan.num_blocks, plan.block_size, decoder.dtype, device)
     check_batch_invariance(options, decoder.config, caches[0])
+    if stores(caches[0]):
+        # The compiled kernels have threads of their own; what is left to torch is too small to share.
+        torch.set_num_threads(1)
     pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
         runner=Runner(decoder, caches, plan.max_model_len),

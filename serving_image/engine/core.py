@@ -162,13 +162,12 @@ class EngineCore:
         """Take what a step yielded into the requests that are still live, and say what is new."""
         outputs: list[RequestOutput] = []
         ended: list[Request] = []
-        failed = set(result.failed)
         for item in items:
             request = item.request
             if self._live.get(request.request_id) is not request:
                 continue  # it has ended since
-            if request in failed:
-                outputs.append(_failure(request))
+            if request in result.failed:
+                outputs.append(RequestOutput(request.request_id, [], "error", result.failed[request]))
                 ended.append(request)
                 continue
             self._take_prompt_logprobs(item, result)
@@ -220,8 +219,3 @@ def _extend(request: Request, sampled: SampledToken) -> RequestOutput:
         prompt_logprobs=request.prompt_logprobs if wants_prompt_logprobs else None,
         queue_seconds=(request.queue_seconds or 0.0) if first else 0.0,
     )
-
-
-def _failure(request: Request) -> RequestOutput:
-    message = "The engine failed while computing this request; its log says why. Other requests go on."
-    return RequestOutput(request.request_id, [], "error", message)

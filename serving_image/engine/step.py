@@ -47,13 +47,13 @@ class StepResult:
 
     ``sampled`` has every request whose item ``samples`` and did not fail. ``prompt_logprobs`` are those of the prompt
     positions that the step computed, for requests that want them: entry ``i`` is about the token after position
-    ``start + i``. ``failed`` requests raised an error, which is logged: they must end; no state of others was touched.
+    ``start + i``. ``failed`` requests must end, with this message for the user; no state of others was touched.
     ``seconds`` is the time the device was at it.
     """
 
     sampled: dict[Request, SampledToken] = field(default_factory=dict)
     prompt_logprobs: dict[Request, list[TokenLogprobs]] = field(default_factory=dict)
-    failed: list[Request] = field(default_factory=list)
+    failed: dict[Request, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 

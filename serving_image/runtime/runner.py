@@ -27,6 +27,13 @@ _ROWS_AT_A_TIME = 64
 """Prompt positions whose scores exist at once: over 32,000 tokens, 8 MB instead of 260 for a prompt of 2,048."""
 
 
+_RAISED = "The engine failed while computing this request; its log says why. Other requests go on."
+_NOTHING_TO_CHOOSE = (
+    "No token can be chosen: allowed_token_ids, bad_words, logit_bias and min_tokens together forbid all, or the "
+    "model's scores overflowed."
+)
+
+
 class LaunchedStep:
     """A step that a :class:`Runner` computes or will compute."""
 
@@ -59,7 +66,7 @@ class Runner:
         self._caches = caches
         self._decode = DecodePrograms(decoder, caches, -(-max_model_len // caches[0].block_size))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runner")
-        self._failed: set[Request] = set()
+        self._failed: dict[Request, str] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -71,10 +78,10 @@ class Runner:
 
     def _compute(self, scheduled: list[ScheduledRequest]) -> StepResult:
         started = time.perf_counter()
-        result = StepResult(failed=[item.request for item in scheduled if item.request in self._failed])
+        result = StepResult(failed={r: self._failed[r] for r, *_ in scheduled if r in self._failed})
         # A request that failed in the step before lacks the token that this one was to continue.
         self._run([item for item in scheduled if item.request not in self._failed], result)
-        self._failed = set(result.failed)
+        self._failed = result.failed
         result.seconds = time.perf_counter() - started
         return result
 
@@ -91,13 +98,12 @@ class Runner:
                     self._run([item], result)
             else:
                 logger.exception("request %s failed", items[0].request.request_id)
-                result.failed.append(items[0].request)
+                result.failed[items[0].request] = _RAISED
             return
         result.prompt_logprobs.update(forward.prompt_logprobs)
         for request, token in forward.sampled.items():
             if token is None:
-                logger.error("request %s: the model's scores leave no token to choose", request.request_id)
-                result.failed.append(request)
+                result.failed[request] = _NOTHING_TO_CHOOSE
             else:
                 request.device_tokens.append(token.token_id)
                 result.sampled[request] = token

@@ -117,7 +117,7 @@ class ScriptedRunner:
         for item in items:
             request = item.request
             if self.fails(item):
-                result.failed.append(request)
+                result.failed[request] = "The device failed."
                 continue
             self._fill(item)
             if item.samples:
