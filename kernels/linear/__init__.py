@@ -13,7 +13,9 @@ __all__ = ["PlainWeight", "Weight", "prepare_int8_weight", "prepare_weight"]
 
 
 class Weight(Protocol):
-    """A weight ``[out_features, in_features]`` in its final layout."""
+    """A weight ``[out_features, in_features]`` in its final layout, which takes ``nbytes`` of memory."""
+
+    nbytes: int
 
     def multiply(
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False
@@ -33,6 +35,7 @@ class PlainWeight:
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
+        self.nbytes = weight.nbytes
 
     def multiply(
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False

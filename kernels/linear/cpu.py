@@ -40,6 +40,7 @@ class PackedWeight:
 
     def __init__(self, weight: Tensor) -> None:
         self._opaque = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.nbytes = weight.nbytes
 
     def multiply(
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False
@@ -58,6 +59,7 @@ class Int8Weight:
         self._scales = _scales(weight)
         # The product wants its right side column by column.
         self._values = _rounded(weight, self._scales).t()
+        self.nbytes = self._values.nbytes + self._scales.nbytes
 
     def multiply(
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False

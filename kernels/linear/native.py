@@ -42,6 +42,7 @@ class _Packed:
 
     def __init__(self, memory: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:
         self._memory = memory
+        self.nbytes = memory.nbytes
         self._columns, self._depth = shape
         self._dtype = dtype
         self._multiply = library.function(f"linear{self.kind}", dtype)

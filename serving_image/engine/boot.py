@@ -75,8 +75,7 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         seed=options.seed,
         clock=time.monotonic,
     )
-    weight_bytes = decoder.num_parameters * decoder.dtype.itemsize
-    logger.info("%s", plan.table(weight_bytes, options.max_num_seqs))
+    logger.info("%s", plan.table(decoder.weight_bytes, options.max_num_seqs))
     logger.info("%s", timeline.table())
     ready = EngineReady(
         device=str(device),

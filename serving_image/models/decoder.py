@@ -114,6 +114,7 @@ class Decoder:
             # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
             store.weights["lm_head.weight"] = prepare(self.embedding)
         self._lm_head = store.linear("lm_head")
+        self.weight_bytes = sum(part.nbytes for part in (*store.tensors.values(), *store.weights.values()))
         self._rotary = RotaryEmbedding(config.rotary, device)
 
     @staticmethod

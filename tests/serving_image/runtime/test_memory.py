@@ -103,7 +103,7 @@ def test_one_full_context_always_fits_in_what_was_free(
 def test_the_table_adds_up() -> None:
     table = _plan(64 * GIB).table(weight_bytes=GIB, max_num_seqs=64)
     assert "4096 tokens; 64.0 full contexts fit" in table
-    assert "4.00 GiB   2048 blocks of 128 tokens" in table
+    assert "4.00 GiB   8192 blocks of 32 tokens" in table
 
 
 def test_free_memory_is_bounded_by_the_machine() -> None:
