@@ -41,7 +41,6 @@ def main() -> int:
         try:
             _serve(msgspec.json.decode(arguments.options, type=EngineOptions), channel)
         except StartupError as error:
-            logger.error("%s", error)
             channel.send(EngineFailed(error.message, error.next_step))
             return 2
         except Exception as error:
