@@ -2,72 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
-from torch.nn import functional
 
 from kernels.linear import cpu, native
+from kernels.linear.gated import FusedGate, GatedWeight, SeparateGate
+from kernels.linear.plain import PlainWeight
+from kernels.linear.weight import Weight
 
-__all__ = ["PlainWeight", "Weight", "prepare_int8_weight", "prepare_weight"]
+__all__ = ["EXACT", "INT8", "Exact", "GatedWeight", "Int8", "Layout", "PlainWeight", "Weight"]
 
 
-class Weight(Protocol):
-    """A weight ``[out_features, in_features]`` in its final layout, which takes ``nbytes`` of memory."""
+class Exact:
+    """Weights in the dtype they have."""
 
-    nbytes: int
+    def weight(self, weight: Tensor) -> Weight:
+        """Put a weight in its final layout, once, at load.
 
-    def multiply(
-        self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False
-    ) -> Tensor:
-        """``x @ weight.T + bias + residual``.
-
-        :param x: ``[tokens, in_features]``, contiguous, of the dtype that the weight was prepared from.
-        :param bias: ``[out_features]`` or None.
-        :param residual: ``[tokens, out_features]``, contiguous, or None.
-        :param wide: return float32, whatever the dtype of ``x``.
-        :returns: ``[tokens, out_features]``.
+        :param weight: ``[out_features, in_features]`` on its final device. The result shares no memory with it, so that
+            the caller may drop or overwrite it.
         """
+        if native.can_pack(weight):
+            return native.PackedWeight(weight)
+        if weight.device.type == "cpu" and cpu.can_pack(weight.dtype):
+            return cpu.PackedWeight(weight)
+        return PlainWeight(weight.clone())
+
+    def gated(self, weight: Tensor, *, has_bias: bool) -> GatedWeight:
+        """The same for the fused first half of a SwiGLU block; see :class:`GatedWeight`."""
+        if native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
+            return FusedGate(weight, native.PackedWeight)
+        return SeparateGate(self.weight(weight))
 
 
-class PlainWeight:
-    """The tensor itself, multiplied by torch."""
+class Int8:
+    """Weights rounded to int8, one scale per output column, for products with activations that are rounded as they
+    come, one scale per token ("W8A8, dynamic"). About 1 % of a product's norm is lost. For CPUs."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-        self.nbytes = weight.nbytes
+    def weight(self, weight: Tensor) -> Weight:
+        """See :meth:`Exact.weight`.
 
-    def multiply(
-        self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False
-    ) -> Tensor:
-        """See :class:`Weight`."""
-        product = functional.linear(x, self._weight, bias)
-        if residual is not None:
-            product = product + residual
-        return product.float() if wide else product
+        :raises ValueError: the weight is not on a CPU.
+        """
+        if weight.device.type != "cpu":
+            raise ValueError("int8 weights are for CPUs")
+        if native.can_pack_int8(weight):
+            return native.Int8Weight(weight)
+        return cpu.Int8Weight(weight)
 
-
-def prepare_weight(weight: Tensor) -> Weight:
-    """Put a weight in its final layout, once, at load.
-
-    :param weight: ``[out_features, in_features]`` on its final device. The result shares no memory with it, so that the
-        caller may drop or overwrite it.
-    """
-    if native.can_pack(weight):
-        return native.PackedWeight(weight)
-    if weight.device.type == "cpu" and cpu.can_pack(weight.dtype):
-        return cpu.PackedWeight(weight)
-    return PlainWeight(weight.clone())
+    def gated(self, weight: Tensor, *, has_bias: bool) -> GatedWeight:
+        """See :meth:`Exact.gated`."""
+        if native.can_pack_int8(weight) and FusedGate.can_hold(weight) and not has_bias:
+            return FusedGate(weight, native.Int8Weight)
+        return SeparateGate(self.weight(weight))
 
 
-def prepare_int8_weight(weight: Tensor) -> Weight:
-    """Quantize a weight to int8, one scale per output column, for products with activations that are quantized as they
-    come, one scale per token ("W8A8, dynamic"). About 1 % of a product's norm is lost.
-
-    :param weight: as for :func:`prepare_weight`, on a CPU.
-    """
-    if weight.device.type != "cpu":
-        raise ValueError("int8 weights are for CPUs")
-    if native.can_pack_int8(weight):
-        return native.Int8Weight(weight)
-    return cpu.Int8Weight(weight)
+Layout = Exact | Int8
+EXACT, INT8 = Exact(), Int8()

@@ -35,6 +35,12 @@ def can_pack_int8(weight: Tensor) -> bool:
     return library.supports(weight) and weight.shape[1] % 4 == 0
 
 
+def check_input(x: Tensor, depth: int, dtype: torch.dtype) -> None:
+    """:raises ValueError: a compiled product would read what is not there."""
+    if x.shape[1] != depth or x.dtype != dtype or not x.is_contiguous():
+        raise ValueError(f"x is {x.dtype} {list(x.shape)}; contiguous {dtype} [*, {depth}] is needed")
+
+
 class _Packed:
     """What both layouts share: a block of memory and the function that multiplies with it."""
 
@@ -43,6 +49,7 @@ class _Packed:
     def __init__(self, memory: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:
         self._memory = memory
         self.nbytes = memory.nbytes
+        self.address = memory.data_ptr()
         self._columns, self._depth = shape
         self._dtype = dtype
         self._multiply = library.function(f"linear{self.kind}", dtype)
@@ -54,15 +61,14 @@ class _Packed:
     ) -> Tensor:
         """See :class:`kernels.linear.Weight`."""
         rows = x.shape[0]
-        if x.shape[1] != self._depth or x.dtype != self._dtype or not x.is_contiguous():
-            raise ValueError(f"x is {x.dtype} {list(x.shape)}; contiguous {self._dtype} [*, {self._depth}] is needed")
+        check_input(x, self._depth, self._dtype)
         out = library.result((rows, self._columns), torch.float32 if wide else self._dtype)
         (self._multiply_wide if wide else self._multiply)(
             x.data_ptr(),
             rows,
             self._depth,
             self._columns,
-            self._memory.data_ptr(),
+            self.address,
             None if bias is None else bias.data_ptr(),
             None if residual is None else residual.data_ptr(),
             out.data_ptr(),

@@ -25,6 +25,7 @@ _SUFFIXES = {float32: "f32", bfloat16: "bf16"}
 
 _P, _I = c_void_p, c_int64
 _LINEAR = [_P, _I, _I, _I, _P, _P, _P, _P]
+_GATED = [_P, _I, _I, _I, _P, _P]
 _PACK = [_P, _I, _I, _P]
 _SIGNATURES: dict[str, list[Any]] = {
     "pack_f32": _PACK,
@@ -37,6 +38,10 @@ _SIGNATURES: dict[str, list[Any]] = {
     "linear_int8_f32": _LINEAR,
     "linear_int8_bf16": _LINEAR,
     "linear_int8_bf16_f32": _LINEAR,
+    "gated_f32": _GATED,
+    "gated_bf16": _GATED,
+    "gated_int8_f32": _GATED,
+    "gated_int8_bf16": _GATED,
     "rms_norm_f32": [_P, _P, _I, _I, c_float, _P],
     "rms_norm_bf16": [_P, _P, _I, _I, c_float, _P],
     "silu_and_mul_f32": [_P, _I, _I, _P],

@@ -1,4 +1,4 @@
-"""In plain torch, on any device, in the dtype of the activations."""
+"""In plain torch, on any device; rotated in float32 and rounded once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def rotate_and_store(qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache
     heads = qkv.view(qkv.shape[0], -1, cache.head_dim)
     first_key, first_value = heads.shape[1] - 2 * cache.kv_heads, heads.shape[1] - cache.kv_heads
     # Queries and keys lie side by side, so one call rotates both.
-    rotated = _rotate(heads[:, :first_value], cos.to(qkv.dtype), sin.to(qkv.dtype))
+    rotated = _rotate(heads[:, :first_value].float(), cos, sin).to(qkv.dtype)
     blocks, places = slots // cache.block_size, slots % cache.block_size
     cache.key[blocks, :, places] = rotated[:, first_key:]
     cache.value[blocks, :, places] = heads[:, first_value:]

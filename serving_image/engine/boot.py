@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention.native import stores
-from kernels.linear import prepare_int8_weight, prepare_weight
+from kernels.linear import EXACT, INT8
 from kernels.native import library
 from serving_image.engine.core import EngineCore
 from serving_image.engine.kv_cache import BlockPool
@@ -93,11 +93,11 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
 
 
 def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:
-    prepare = prepare_int8_weight if options.quantization == "int8-dynamic" else prepare_weight
+    layout = INT8 if options.quantization == "int8-dynamic" else EXACT
     if options.quantization == "int8-dynamic" and device.type != "cpu":
         raise StartupError("--quantization int8-dynamic is for CPUs.", "Use --device cpu, or leave it out.")
     with _parameters(folder, options, device) as (parameters, dtype):
-        return Decoder(folder.decoder, parameters, dtype, device, prepare)
+        return Decoder(folder.decoder, parameters, dtype, device, layout)
 
 
 @contextmanager

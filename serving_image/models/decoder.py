@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.activation import silu_and_mul
 from kernels.attention import LayerCache, PagedBatch, paged_attention
-from kernels.linear import Weight
+from kernels.linear import GatedWeight, Layout, Weight
 from kernels.rms_norm import rms_norm
 from kernels.rotate_and_store import rotate_and_store
 from serving_image.models.config import DecoderConfig, decoder_shapes
@@ -44,6 +43,17 @@ class Linear:
 
 
 @dataclass(slots=True)
+class GatedLinear:
+    """The first half of a gated feed-forward block, its activation included."""
+
+    weight: GatedWeight
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.weight.multiply(x, self.bias)
+
+
+@dataclass(slots=True)
 class DecoderLayer:
     """The parameters of one layer."""
 
@@ -51,7 +61,7 @@ class DecoderLayer:
     qkv: Linear
     attention_output: Linear
     mlp_norm: Tensor
-    gate_up: Linear
+    gate_up: GatedLinear
     down: Linear
 
 
@@ -60,23 +70,36 @@ class ParameterStore:
     """Receives parameters one by one and puts each in its final layout at once, so that a plain copy of the whole
     model never exists.
 
-    :param prepare: puts a matrix of a linear layer in its final layout, in memory of its own.
+    :param layout: puts a matrix of a linear layer in its final layout, in memory of its own.
     """
 
+    config: DecoderConfig
     device: torch.device
-    prepare: Callable[[Tensor], Weight]
+    layout: Layout
     tensors: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
+    gated: dict[str, GatedWeight] = field(default_factory=dict)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take over a parameter. ``tensor`` may be a view of a mapped file, so whatever is kept is a copy."""
-        if name.endswith(".weight") and tensor.dim() == 2 and name != "embedding.weight":
-            self.weights[name] = self.prepare(tensor.to(self.device))
+        if name.endswith(".gate_up.weight"):
+            self.gated[name] = self.layout.gated(tensor.to(self.device), has_bias=self.config.mlp_bias)
+        elif name.endswith(".weight") and tensor.dim() == 2 and name != "embedding.weight":
+            self.weights[name] = self.layout.weight(tensor.to(self.device))
         else:
             self.tensors[name] = tensor.to(self.device, copy=True)
 
     def linear(self, name: str) -> Linear:
         return Linear(self.weights[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    def gated_linear(self, name: str) -> GatedLinear:
+        return GatedLinear(self.gated[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the parameters take."""
+        weights = (*self.weights.values(), *self.gated.values())
+        return sum(part.nbytes for part in weights) + sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class Decoder:
@@ -95,16 +118,16 @@ class Decoder:
         parameters: Iterable[tuple[str, Tensor]],
         dtype: torch.dtype,
         device: torch.device,
-        prepare: Callable[[Tensor], Weight],
+        layout: Layout,
     ) -> None:
         """Take in the parameters that :func:`decoder_shapes` lists, in any order, each in ``dtype``.
 
-        :param prepare: what becomes of the linear layers' matrices: :func:`kernels.linear.prepare_weight` or another.
+        :param layout: what becomes of the linear layers' matrices.
         """
         self.config = config
         self.dtype = dtype
         self.device = device
-        store = ParameterStore(device, prepare)
+        store = ParameterStore(config, device, layout)
         for name, tensor in parameters:
             store.add(name, tensor)
         self.embedding = store.tensors["embedding.weight"]
@@ -112,9 +135,9 @@ class Decoder:
         self._final_norm = store.tensors["final_norm.weight"]
         if config.tie_word_embeddings:
             # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
-            store.weights["lm_head.weight"] = prepare(self.embedding)
+            store.weights["lm_head.weight"] = layout.weight(self.embedding)
         self._lm_head = store.linear("lm_head")
-        self.weight_bytes = sum(part.nbytes for part in (*store.tensors.values(), *store.weights.values()))
+        self.weight_bytes = store.nbytes
         self._rotary = RotaryEmbedding(config.rotary, device)
 
     @staticmethod
@@ -124,7 +147,7 @@ class Decoder:
             qkv=store.linear(prefix + "qkv"),
             attention_output=store.linear(prefix + "attention_output"),
             mlp_norm=store.tensors[prefix + "mlp_norm.weight"],
-            gate_up=store.linear(prefix + "gate_up"),
+            gate_up=store.gated_linear(prefix + "gate_up"),
             down=store.linear(prefix + "down"),
         )
 
@@ -169,4 +192,4 @@ class Decoder:
 
     def _feed_forward(self, layer: DecoderLayer, x: Tensor) -> Tensor:
         normalised = rms_norm(x, layer.mlp_norm, self.config.norm_epsilon)
-        return layer.down(silu_and_mul(layer.gate_up(normalised)), residual=x)
+        return layer.down(layer.gate_up(normalised), residual=x)

@@ -62,7 +62,7 @@ def test_silu_and_mul_by_hand() -> None:
     torch.testing.assert_close(activation_reference.silu_and_mul(torch.tensor([[0.0, 2.0, 5.0, 3.0]])), expected)
 
 
-LAYOUTS = {"chosen": linear.prepare_weight, "plain": linear.PlainWeight, "oneDNN": linear_cpu.PackedWeight}
+LAYOUTS = {"chosen": linear.EXACT.weight, "plain": linear.PlainWeight, "oneDNN": linear_cpu.PackedWeight}
 SHAPES = st.sampled_from([(8, 16), (64, 96), (33, 130), (1, 2), (31, 64), (100, 7)])
 
 
@@ -84,7 +84,7 @@ def test_linear(
     _close(product.to(dtype), linear_reference.linear(x, weight, b, r))
 
 
-INT8_LAYOUTS = {"chosen": linear.prepare_int8_weight, "plain": linear_cpu.Int8Weight}
+INT8_LAYOUTS = {"chosen": linear.INT8.weight, "plain": linear_cpu.Int8Weight}
 
 
 @pytest.mark.parametrize("layout", INT8_LAYOUTS)
@@ -111,7 +111,7 @@ def test_int8_linear(
     assert (product - expected).norm() < 0.02 * expected.norm() + step
 
 
-@pytest.mark.parametrize("prepare", [linear.prepare_int8_weight, linear_cpu.Int8Weight], ids=["chosen", "plain"])
+@pytest.mark.parametrize("prepare", [linear.INT8.weight, linear_cpu.Int8Weight], ids=["chosen", "plain"])
 def test_a_row_of_zeros_has_no_scale_and_gives_zeros(prepare: Callable[[torch.Tensor], linear.Weight]) -> None:
     weight = _random(0, torch.float32, 8, 16)
     weight[3] = 0
@@ -123,8 +123,23 @@ def test_a_row_of_zeros_has_no_scale_and_gives_zeros(prepare: Callable[[torch.Te
     assert product[0].count_nonzero() == 7
 
 
+@pytest.mark.parametrize("layout", [linear.EXACT, linear.INT8], ids=["exact", "int8"])
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(1, 40), half=st.sampled_from([16, 48, 20, 1]), bias=st.booleans())
+def test_gated_linear(
+    *, layout: linear.Layout, seed: int, dtype: torch.dtype, tokens: int, half: int, bias: bool
+) -> None:
+    """The same as the layout's own product, then the activation in float32: nothing in between is rounded twice."""
+    weight, x = _random(seed, dtype, 2 * half, 64) / 8, _random(seed + 1, dtype, tokens, 64)
+    b = _random(seed + 2, dtype, 2 * half) if bias else None
+    wide = layout.weight(weight.clone()).multiply(x, b, wide=True)
+    product = layout.gated(weight.clone(), has_bias=bias).multiply(x, b)
+    assert product.dtype == dtype
+    _close(product, activation_reference.silu_and_mul(wide).to(dtype))
+
+
 @pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
-@pytest.mark.parametrize("prepare", [linear.prepare_weight, linear.prepare_int8_weight], ids=["exact", "int8"])
+@pytest.mark.parametrize("prepare", [linear.EXACT.weight, linear.INT8.weight], ids=["exact", "int8"])
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(2, 230))
 def test_compiled_products_do_not_depend_on_the_batch(
@@ -137,7 +152,7 @@ def test_compiled_products_do_not_depend_on_the_batch(
         assert torch.equal(weight.multiply(x[row : row + 1]), together[row : row + 1])
 
 
-@pytest.mark.parametrize("prepare", [linear.prepare_weight, linear.prepare_int8_weight], ids=["exact", "int8"])
+@pytest.mark.parametrize("prepare", [linear.EXACT.weight, linear.INT8.weight], ids=["exact", "int8"])
 def test_a_prepared_weight_keeps_nothing_of_its_source(prepare: Callable[[torch.Tensor], linear.Weight]) -> None:
     weight = _random(0, torch.float32, 16, 16)
     x = _random(1, torch.float32, 3, 16)
@@ -148,7 +163,7 @@ def test_a_prepared_weight_keeps_nothing_of_its_source(prepare: Callable[[torch.
 
 
 def test_a_product_refuses_what_does_not_fit() -> None:
-    prepared = linear.prepare_weight(_random(0, torch.float32, 16, 16))
+    prepared = linear.EXACT.weight(_random(0, torch.float32, 16, 16))
     with pytest.raises((ValueError, RuntimeError)):
         prepared.multiply(_random(1, torch.float32, 3, 8))
 
@@ -157,7 +172,7 @@ def test_a_product_refuses_what_does_not_fit() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     weight, x = _random(0, torch.bfloat16, 700, 64), _random(1, torch.bfloat16, 300, 64)
-    prepared = linear.prepare_weight(weight)
+    prepared = linear.EXACT.weight(weight)
     expected = prepared.multiply(x)
     library.set_threads(threads)
     try:

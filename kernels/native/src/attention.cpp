@@ -1,7 +1,7 @@
 // Causal attention over a paged key/value cache, in one pass over the keys (Dao et al. 2022, arXiv 2205.14135).
 //
-// A block of the cache holds, per KV head, panels of 32 tokens in the layouts that the two products read, where a word is
-// one float or two bfloat16:
+// A block of the cache holds, per KV head, panels of 32 tokens in the layouts that the two products read, where a word
+// is one float or two bfloat16:
 //
 //     keys    [panel][word of head_dim][token][value]       scores = query · keys, 32 tokens wide
 //     values  [panel][word of tokens][head_dim][value]      output = probabilities · values, head_dim wide
@@ -89,9 +89,9 @@ struct Group {
     const Element *keys[kGroup], *values[kGroup];
 };
 
-// output[rows, 32 columns at a time] += probabilities[rows, tokens of the group] · values. What lies behind the group's last
-// token was never written, so it must not be multiplied, not even by zero. Meanwhile the values of `next` come in, line by
-// line: many at once would stall the loads.
+// output[rows, 32 columns at a time] += probabilities[rows, tokens of the group] · values. What lies behind the group's
+// last token was never written, so it must not be multiplied, not even by zero. Meanwhile the values of `next` come in,
+// line by line: many at once would stall the loads.
 template <typename Kind, int kRows>
 inline void add_values(const uint32_t* probabilities, const Group<typename Kind::Element>& group,
                        const Group<typename Kind::Element>& next, int64_t head_dim, float* output) {
@@ -186,7 +186,8 @@ class Attention {
     using Element = typename Kind::Element;
 
   public:
-    Attention(const Batch<Element>& batch, const Shape& shape, const Pass& pass, int64_t kv_head, Workspace<Kind>& space)
+    Attention(const Batch<Element>& batch, const Shape& shape, const Pass& pass, int64_t kv_head,
+              Workspace<Kind>& space)
         : batch_(batch), shape_(shape), kv_head_(kv_head), group_(shape.group()), head_dim_(shape.head_dim),
           rows_(pass.count * group_), token_(batch.query_starts[pass.sequence] + pass.first),
           blocks_(batch.block_tables + pass.sequence * batch.table_stride), space_(space) {
@@ -222,7 +223,8 @@ class Attention {
         group.tokens = std::min<int64_t>(kGroupTokens, length_ - start);
         for (; group.count * kPanel < group.tokens; ++group.count) {
             const int64_t position = start + group.count * kPanel, block = blocks_[position / shape_.block_size];
-            const int64_t at = block * shape_.block() + shape_.kv_head(kv_head_) + position % shape_.block_size * head_dim_;
+            const int64_t within = position % shape_.block_size * head_dim_;
+            const int64_t at = block * shape_.block() + shape_.kv_head(kv_head_) + within;
             group.keys[group.count] = batch_.keys + at;
             group.values[group.count] = batch_.values + at;
         }
@@ -232,7 +234,7 @@ class Attention {
     int64_t tiles() const { return (rows_ + kMaxRows - 1) / kMaxRows; }
     int64_t first_row(int64_t tile) const { return rows_ * tile / tiles(); }
 
-    // Probabilities of all rows for a group that begins at token `start`; the next group's keys and values come in meanwhile.
+    // Probabilities of all rows for a group that begins at token `start`; the next group's keys come in meanwhile.
     void score(const Group<Element>& group, const Group<Element>& next, int64_t start) {
         const int64_t words = head_dim_ / Kind::kPerWord;
         for (int64_t tile = 0; tile < tiles(); ++tile) {
@@ -261,8 +263,8 @@ class Attention {
     void add(const Group<Element>& group, const Group<Element>& next) {
         for (int64_t tile = 0; tile < tiles(); ++tile) {
             const int64_t row = first_row(tile), height = first_row(tile + 1) - row;
-            kAddValues<Kind>[height - 1](words_of(space_.probabilities, row * kGroupTokens), group, tile == 0 ? next : group,
-                                         head_dim_, space_.output.data() + row * head_dim_);
+            kAddValues<Kind>[height - 1](words_of(space_.probabilities, row * kGroupTokens), group,
+                                         tile == 0 ? next : group, head_dim_, space_.output.data() + row * head_dim_);
         }
     }
 
@@ -323,8 +325,8 @@ inline void rotate(Element* x, int64_t heads, int64_t head_dim, int64_t half, co
 
 // Rotates queries and keys in place and stores keys and values in the cache.
 template <typename Kind>
-void rotate_and_store(typename Kind::Element* qkv, int64_t tokens, const Shape& shape, int64_t half, const float* cosine,
-                      const float* sine, const int64_t* slots, typename Kind::Element* keys,
+void rotate_and_store(typename Kind::Element* qkv, int64_t tokens, const Shape& shape, int64_t half,
+                      const float* cosine, const float* sine, const int64_t* slots, typename Kind::Element* keys,
                       typename Kind::Element* values) {
     constexpr int kPer = Kind::kPerWord;
     const int64_t head_dim = shape.head_dim, width = (shape.heads + 2 * shape.kv_heads) * head_dim;

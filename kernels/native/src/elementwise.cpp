@@ -39,9 +39,7 @@ void silu_and_mul(const Element* gate_up, int64_t rows, int64_t width, Element* 
     for_rows(rows, width, [&](int64_t row) {
         const Element *gate = gate_up + row * 2 * width, *up = gate + width;
         for_lanes(width, [&](int64_t i, __mmask16 mask) {
-            const __m512 g = load(gate + i, mask);
-            const __m512 divisor = _mm512_add_ps(_mm512_set1_ps(1), exponential(_mm512_sub_ps(_mm512_setzero_ps(), g)));
-            store(out + row * width + i, mask, _mm512_mul_ps(_mm512_div_ps(g, divisor), load(up + i, mask)));
+            store(out + row * width + i, mask, _mm512_mul_ps(silu(load(gate + i, mask)), load(up + i, mask)));
         });
     });
 }

@@ -1,13 +1,14 @@
 // Products of a few rows with a large weight matrix: out[m, n] = sum over k of x[m, k] * weight[n, k].
 //
-// A weight is repacked once into panels of 32 output columns. Within a panel, one step of k is one 32-bit word of x (one
-// float, two bfloat16 or four bytes) against the same word of 32 columns, 128 bytes that lie together:
+// A weight is repacked once into panels of 32 output columns. Within a panel, one step of k is one 32-bit word of x
+// (one float, two bfloat16 or four bytes) against the same word of 32 columns, 128 bytes that lie together:
 //
 //     panel p = columns 32p … 32p+31        step s = 1, 2 or 4 values of k
 //     [p][s][column][value]                 16 columns fill one register
 //
-// A tile of up to 12 rows times one panel is summed in 24 registers, over all of k, in order. The sum of an output therefore
-// never depends on how many other rows there are, nor on the number of threads: results are the same in any batch, bit by bit.
+// A tile of up to 12 rows times one panel is summed in 24 registers, over all of k, in order. The sum of an output
+// therefore never depends on how many other rows there are, nor on the number of threads: results are the same in any
+// batch, bit by bit.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -51,14 +52,20 @@ void multiply(const void* x, int64_t rows, int64_t words, int64_t columns, const
     }
 }
 
+// Where the products of a panel go. low and high are those of its first and its last 16 columns.
 template <typename Out, typename In>
-struct Store {
+struct Plain {
     Out* out;
     const In* bias;
     const In* residual;
     int64_t columns;
 
-    void put(int64_t row, int64_t column, __m512 value) const {
+    void put(int64_t row, int64_t column, __m512 low, __m512 high) const {
+        half(row, column, low);
+        if (column + kLanes < columns) half(row, column + kLanes, high);
+    }
+
+    void half(int64_t row, int64_t column, __m512 value) const {
         const __mmask16 mask = lanes(columns - column);
         if (bias) value = _mm512_add_ps(value, load(bias + column, mask));
         if (residual) value = _mm512_add_ps(value, load(residual + row * columns + column, mask));
@@ -66,17 +73,23 @@ struct Store {
     }
 };
 
-template <typename Kind, typename Out, typename In>
-void linear(const void* x, int64_t rows, int64_t depth, int64_t columns, const void* weight, const void* bias,
-            const void* residual, void* out) {
-    const Store<Out, In> target{static_cast<Out*>(out), static_cast<const In*>(bias), static_cast<const In*>(residual),
-                                columns};
+// SwiGLU of a weight whose panels hold 16 columns of the gate and the 16 columns of the other half that belong to them.
+template <typename Element>
+struct Gated {
+    Element* out;
+    int64_t columns;
+
+    void put(int64_t row, int64_t column, __m512 gate, __m512 up) const {
+        const __mmask16 all = static_cast<__mmask16>(0xffff);
+        store(out + row * (columns / 2) + column / 2, all, _mm512_mul_ps(silu(gate), up));
+    }
+};
+
+template <typename Kind, typename Target>
+void linear(const void* x, int64_t rows, int64_t depth, int64_t columns, const void* weight, const Target& target) {
     multiply<Kind>(x, rows, depth / Kind::kPerWord, columns, weight,
                    [&](int64_t row, int64_t height, int64_t column, const __m512(&sums)[kMaxRows][2]) {
-                       for (int64_t r = 0; r < height; ++r)
-                           for (int half = 0; half < 2; ++half)
-                               if (column + half * kLanes < columns)
-                                   target.put(row + r, column + half * kLanes, sums[r][half]);
+                       for (int64_t r = 0; r < height; ++r) target.put(row + r, column, sums[r][0], sums[r][1]);
                    });
 }
 
@@ -98,8 +111,9 @@ void pack(const typename Kind::Element* weight, int64_t rows, int64_t depth, typ
     });
 }
 
-// One byte per value, in units of a row's own scale, so that each row of a product has two factors: x ≈ scale · (q − 128).
-// q is unsigned because that is what the instruction multiplies with signed weights; the 128 is taken out of the sum.
+// One byte per value, in units of a row's own scale, so that each row of a product has two factors:
+// x ≈ scale · (q − 128). q is unsigned because that is what the instruction multiplies with signed weights; the 128 is
+// taken out of the sum.
 constexpr int kZeroPoint = 128;
 constexpr float kLargest = 127.0f;
 
@@ -153,9 +167,8 @@ void pack_int8(const In* weight, int64_t rows, int64_t depth, void* packed) {
     });
 }
 
-template <typename Out, typename In>
-void linear_int8(const In* x, int64_t rows, int64_t depth, int64_t columns, void* weight, const void* bias,
-                 const void* residual, void* out) {
+template <typename In, typename Target>
+void linear_int8(const In* x, int64_t rows, int64_t depth, int64_t columns, void* weight, const Target& target) {
     static thread_local std::vector<uint8_t> bytes;
     static thread_local std::vector<float> row_scales;
     bytes.resize(static_cast<size_t>(rows * depth));
@@ -167,19 +180,19 @@ void linear_int8(const In* x, int64_t rows, int64_t depth, int64_t columns, void
             scales[row] = quantize_row(x + row * depth, depth, quantized + row * depth);
     });
     const Int8Weight from(weight, depth, columns);
-    const Store<Out, In> target{static_cast<Out*>(out), static_cast<const In*>(bias), static_cast<const In*>(residual),
-                                columns};
     multiply<Int8>(quantized, rows, depth / Int8::kPerWord, columns, from.panels,
                    [&](int64_t row, int64_t height, int64_t column, const __m512i(&sums)[kMaxRows][2]) {
-                       for (int half = 0; half < 2 && column + half * kLanes < columns; ++half) {
-                           const int64_t first = column + half * kLanes;
-                           const __m512i offsets = _mm512_loadu_si512(from.offsets + first);
-                           const __m512 factors = _mm512_loadu_ps(from.scales + first);
-                           for (int64_t r = 0; r < height; ++r) {
+                       for (int64_t r = 0; r < height; ++r) {
+                           __m512 values[2];
+                           for (int half = 0; half < 2; ++half) {
+                               const int64_t first = column + half * kLanes;
+                               const __m512i offsets = _mm512_loadu_si512(from.offsets + first);
                                const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][half], offsets));
+                               const __m512 factors = _mm512_loadu_ps(from.scales + first);
                                const __m512 factor = _mm512_mul_ps(factors, _mm512_set1_ps(scales[row + r]));
-                               target.put(row + r, first, _mm512_mul_ps(sum, factor));
+                               values[half] = _mm512_mul_ps(sum, factor);
                            }
+                           target.put(row + r, column, values[0], values[1]);
                        }
                    });
 }
@@ -197,35 +210,42 @@ void slipway_pack_f32(const float32* weight, int64_t rows, int64_t depth, float3
 void slipway_pack_bf16(const bfloat16* weight, int64_t rows, int64_t depth, bfloat16* packed) {
     pack<BFloat16>(weight, rows, depth, packed);
 }
-void slipway_linear_f32(const void* x, int64_t rows, int64_t depth, int64_t columns, const void* weight, const void* bias,
-                        const void* residual, void* out) {
-    linear<Float32, float32, float32>(x, rows, depth, columns, weight, bias, residual, out);
-}
-void slipway_linear_bf16(const void* x, int64_t rows, int64_t depth, int64_t columns, const void* weight, const void* bias,
-                         const void* residual, void* out) {
-    linear<BFloat16, bfloat16, bfloat16>(x, rows, depth, columns, weight, bias, residual, out);
-}
-void slipway_linear_bf16_f32(const void* x, int64_t rows, int64_t depth, int64_t columns, const void* weight,
-                             const void* bias, const void* residual, void* out) {
-    linear<BFloat16, float32, bfloat16>(x, rows, depth, columns, weight, bias, residual, out);
-}
+// Products with a bias and a residual, either of which may be null; and gated ones, of interleaved weights.
+#define SLIPWAY_LINEAR(suffix, Kind, Out)                                                                             \
+    void slipway_linear_##suffix(const Kind::Element* x, int64_t rows, int64_t depth, int64_t columns,                \
+                                 const void* weight, const Kind::Element* bias, const Kind::Element* residual,        \
+                                 Out* out) {                                                                          \
+        linear<Kind>(x, rows, depth, columns, weight, Plain<Out, Kind::Element>{out, bias, residual, columns});       \
+    }
+#define SLIPWAY_LINEAR_INT8(suffix, In, Out)                                                                          \
+    void slipway_linear_int8_##suffix(const In* x, int64_t rows, int64_t depth, int64_t columns, void* weight,        \
+                                      const In* bias, const In* residual, Out* out) {                                 \
+        linear_int8(x, rows, depth, columns, weight, Plain<Out, In>{out, bias, residual, columns});                   \
+    }
+#define SLIPWAY_GATED(suffix, Kind)                                                                                   \
+    void slipway_gated_##suffix(const Kind::Element* x, int64_t rows, int64_t depth, int64_t columns,                 \
+                                const void* weight, Kind::Element* out) {                                             \
+        linear<Kind>(x, rows, depth, columns, weight, Gated<Kind::Element>{out, columns});                            \
+    }                                                                                                                 \
+    void slipway_gated_int8_##suffix(const Kind::Element* x, int64_t rows, int64_t depth, int64_t columns,            \
+                                     void* weight, Kind::Element* out) {                                              \
+        linear_int8(x, rows, depth, columns, weight, Gated<Kind::Element>{out, columns});                             \
+    }
+
+SLIPWAY_LINEAR(f32, Float32, float32)
+SLIPWAY_LINEAR(bf16, BFloat16, bfloat16)
+SLIPWAY_LINEAR(bf16_f32, BFloat16, float32)
+SLIPWAY_LINEAR_INT8(f32, float32, float32)
+SLIPWAY_LINEAR_INT8(bf16, bfloat16, bfloat16)
+SLIPWAY_LINEAR_INT8(bf16_f32, bfloat16, float32)
+SLIPWAY_GATED(f32, Float32)
+SLIPWAY_GATED(bf16, BFloat16)
+
 void slipway_pack_int8_f32(const float32* weight, int64_t rows, int64_t depth, void* packed) {
     pack_int8(weight, rows, depth, packed);
 }
 void slipway_pack_int8_bf16(const bfloat16* weight, int64_t rows, int64_t depth, void* packed) {
     pack_int8(weight, rows, depth, packed);
-}
-void slipway_linear_int8_f32(const float32* x, int64_t rows, int64_t depth, int64_t columns, void* weight,
-                             const void* bias, const void* residual, void* out) {
-    linear_int8<float32>(x, rows, depth, columns, weight, bias, residual, out);
-}
-void slipway_linear_int8_bf16(const bfloat16* x, int64_t rows, int64_t depth, int64_t columns, void* weight,
-                              const void* bias, const void* residual, void* out) {
-    linear_int8<bfloat16>(x, rows, depth, columns, weight, bias, residual, out);
-}
-void slipway_linear_int8_bf16_f32(const bfloat16* x, int64_t rows, int64_t depth, int64_t columns, void* weight,
-                                  const void* bias, const void* residual, void* out) {
-    linear_int8<float32>(x, rows, depth, columns, weight, bias, residual, out);
 }
 }
 
@@ -235,3 +255,7 @@ SLIPWAY_RECORDABLE(slipway_linear_bf16_f32);
 SLIPWAY_RECORDABLE(slipway_linear_int8_f32);
 SLIPWAY_RECORDABLE(slipway_linear_int8_bf16);
 SLIPWAY_RECORDABLE(slipway_linear_int8_bf16_f32);
+SLIPWAY_RECORDABLE(slipway_gated_f32);
+SLIPWAY_RECORDABLE(slipway_gated_bf16);
+SLIPWAY_RECORDABLE(slipway_gated_int8_f32);
+SLIPWAY_RECORDABLE(slipway_gated_int8_bf16);

@@ -1,8 +1,8 @@
 // The library's threads.
 //
-// One pool per process. The calling thread takes part in the work; the others wait for the next piece by spinning for some
-// tens of microseconds, because a step calls about a hundred kernels in a row, and then sleep in the kernel, because a
-// thread that spins while another process needs its core only prolongs the step.
+// One pool per process. The calling thread takes part in the work; the others wait for the next piece by spinning for
+// some tens of microseconds, because a step calls about a hundred kernels in a row, and then sleep in the kernel, because
+// a thread that spins while another process needs its core only prolongs the step.
 #pragma once
 
 #include <cstdint>
