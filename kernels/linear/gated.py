@@ -1,4 +1,4 @@
-"""The first half of a SwiGLU block: a product with the weights of the gate and of what it multiplies, and both joined."""
+"""The first half of a SwiGLU block: a product with the weights of the gate and of what it scales, and both joined."""
 
 from __future__ import annotations
 

@@ -19,10 +19,7 @@ def allocate_kv_cache(
     written.
     """
     shape = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
-    return [
-        LayerCache(_empty(shape, dtype, device), _empty(shape, dtype, device))
-        for _ in range(config.num_layers)
-    ]
+    return [LayerCache(_empty(shape, dtype, device), _empty(shape, dtype, device)) for _ in range(config.num_layers)]
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
