@@ -25,7 +25,7 @@ int64_t now() {
 }
 
 // A 32-bit value that threads wait on.
-struct Signal {
+struct alignas(64) Signal {
     std::atomic<uint32_t> value{0};
     std::atomic<uint32_t> sleepers{0};
 
@@ -71,16 +71,62 @@ struct alignas(64) Share {
     }
 };
 
+// How many threads are worth using. A thread whose core another process has taken holds all others up at the end of
+// every piece of work, for as long as that process keeps the core: two threads beside one busy process are then slower
+// than one. So when much time is lost waiting, one thread fewer is used for a while.
+class Crew {
+  public:
+    explicit Crew(int size) : size_(size), active_(size) {}
+
+    int active() const { return active_; }
+
+    // The others were waited for this long.
+    void waited(int64_t nanoseconds) {
+        if (nanoseconds > kLate) lost_ += nanoseconds;
+    }
+
+    // Between two pieces of work.
+    void review(int64_t time) {
+        const int64_t window = time - began_;
+        if (window < kWindow) return;
+        const bool held_up = lost_ > window / 4;
+        if (held_up && active_ > 1) {
+            --active_;
+            patience_ = std::min(2 * patience_, kLongest);
+            retry_at_ = time + patience_;
+        } else if (active_ < size_ && time >= retry_at_) {
+            ++active_;
+        } else if (active_ == size_ && !held_up) {
+            patience_ = kShortest;
+        }
+        began_ = time;
+        lost_ = 0;
+    }
+
+  private:
+    static constexpr int64_t kMillisecond = 1'000'000;
+    // A wait that no piece of work explains.
+    static constexpr int64_t kLate = kMillisecond / 5;
+    static constexpr int64_t kWindow = 30 * kMillisecond;
+    static constexpr int64_t kShortest = 50 * kMillisecond, kLongest = 1600 * kMillisecond;
+
+    const int size_;
+    int active_;
+    int64_t began_ = 0, lost_ = 0, retry_at_ = 0, patience_ = kShortest;
+};
+
+// The work is open while pieces are left to take. A thread counts itself in, looks whether the work is open, and counts
+// itself out when it finds no more pieces; the caller closes the work and waits until nobody is in. So a thread that
+// comes late, or never, is not waited for.
 class Pool {
   public:
-    explicit Pool(int threads) : shares_(threads) {
+    explicit Pool(int threads) : shares_(threads), calls_(threads), crew_(threads) {
         for (int index = 1; index < threads; ++index) workers_.emplace_back([this, index] { work(index); });
     }
 
     ~Pool() {
         ended_ = true;
-        work_.value.fetch_add(1);
-        work_.wake();
+        for (int index = 1; index < size(); ++index) call(index);
         for (auto& worker : workers_) worker.join();
     }
 
@@ -88,6 +134,7 @@ class Pool {
 
     void run(int64_t count, int64_t grain, Part part, void* context) {
         const int64_t pieces = (count + grain - 1) / grain;
+        const int active = crew_.active();
         if (size() == 1 || pieces == 1) {
             part(context, 0, count);
             return;
@@ -96,26 +143,42 @@ class Pool {
         context_ = context;
         grain_ = static_cast<uint64_t>(grain);
         for (int64_t index = 0; index < size(); ++index) {
-            const int64_t begin = pieces * index / size() * grain, end = pieces * (index + 1) / size() * grain;
-            shares_[index].range.store(Share::pack(begin, std::min(end, count)), std::memory_order_relaxed);
+            const int64_t begin = std::min(index, int64_t{active}), end = std::min(index + 1, int64_t{active});
+            const int64_t first = pieces * begin / active * grain, last = pieces * end / active * grain;
+            shares_[index].range.store(Share::pack(first, std::min(last, count)));
         }
-        busy_.value.store(static_cast<uint32_t>(size() - 1), std::memory_order_relaxed);
-        work_.value.fetch_add(1);
-        work_.wake();
+        open_.store(true);
+        for (int index = 1; index < active; ++index) call(index);
         help(0);
-        for (uint32_t left; (left = busy_.value.load(std::memory_order_acquire)) != 0;) busy_.wait_change(left);
+        open_.store(false);
+        await_workers();
+        crew_.review(now());
     }
 
   private:
+    void call(int worker) {
+        calls_[worker].value.fetch_add(1);
+        calls_[worker].wake();
+    }
+
+    void await_workers() {
+        uint32_t inside = inside_.value.load();
+        if (inside == 0) return;
+        const int64_t since = now();
+        for (; inside != 0; inside = inside_.value.load()) inside_.wait_change(inside);
+        crew_.waited(now() - since);
+    }
+
     void work(int index) {
         uint32_t seen = 0;
         while (true) {
-            work_.wait_change(seen);
-            ++seen;
+            calls_[index].wait_change(seen);
+            seen = calls_[index].value.load();
             if (ended_) return;
-            help(index);
-            busy_.value.fetch_sub(1);
-            busy_.wake();
+            inside_.value.fetch_add(1);
+            if (open_.load()) help(index);
+            inside_.value.fetch_sub(1);
+            inside_.wake();
         }
     }
 
@@ -129,12 +192,14 @@ class Pool {
     }
 
     std::vector<Share> shares_;
+    std::vector<Signal> calls_;
     std::vector<std::thread> workers_;
-    Signal work_, busy_;
+    Signal inside_;
+    std::atomic<bool> open_{false}, ended_{false};
+    Crew crew_;
     Part part_ = nullptr;
     void* context_ = nullptr;
     uint64_t grain_ = 1;
-    std::atomic<bool> ended_{false};
 };
 
 std::unique_ptr<Pool> pool;
