@@ -130,12 +130,12 @@ class Decoder:
         store = ParameterStore(config, device, layout)
         for name, tensor in parameters:
             store.add(name, tensor)
-        self.embedding = store.tensors["embedding.weight"]
+        self._embedding = store.tensors["embedding.weight"]
         self._layers = [self._layer(store, f"layers.{index}.") for index in range(config.num_layers)]
         self._final_norm = store.tensors["final_norm.weight"]
         if config.tie_word_embeddings:
             # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
-            store.weights["lm_head.weight"] = layout.weight(self.embedding)
+            store.weights["lm_head.weight"] = layout.weight(self._embedding)
         self._lm_head = store.linear("lm_head")
         self.weight_bytes = store.nbytes
         self._rotary = RotaryEmbedding(config.rotary, device)
@@ -160,15 +160,14 @@ class Decoder:
 
         :returns: final hidden states after the last norm, ``[tokens, hidden]``.
         """
-        return self.layers(self.embed(inputs.token_ids), self.rotation(inputs), inputs.paging, caches)
+        hidden = functional.embedding(inputs.token_ids, self._embedding)
+        rotation = self._rotary(inputs.positions, inputs.sequence_lengths)
+        return self.layers(hidden, rotation, inputs.paging, caches)
 
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """The first hidden states, ``[tokens, hidden]``."""
-        return functional.embedding(token_ids, self.embedding)
-
-    def rotation(self, inputs: DecoderInput) -> Rotation:
-        """The rotations of all layers."""
-        return self._rotary(inputs.positions, inputs.sequence_lengths)
+    def prepare(self, inputs: DecoderInput, hidden: Tensor, rotation: Rotation) -> None:
+        """What :meth:`layers` starts from, into memory that is there; ``hidden`` is ``[tokens, hidden]``."""
+        torch.index_select(self._embedding, 0, inputs.token_ids, out=hidden)
+        self._rotary.write(inputs.positions, inputs.sequence_lengths, rotation)
 
     def layers(self, x: Tensor, rotation: Rotation, paging: PagedBatch, caches: list[LayerCache]) -> Tensor:
         """What :meth:`forward` does after the embedding; calls nothing but kernels."""

@@ -80,7 +80,16 @@ class RotaryEmbedding:
         """
         if self._config.scaling == "dynamic":
             return self._rotation(positions, self._dynamic_frequencies(sequence_lengths))
-        return Rotation(self._table.cos[positions], self._table.sin[positions])
+        return Rotation(*(part.index_select(0, positions) for part in self._table))
+
+    def write(self, positions: Tensor, sequence_lengths: Tensor, out: Rotation) -> None:
+        """The same rotations, into memory that is there."""
+        if self._config.scaling == "dynamic":
+            for part, computed in zip(out, self(positions, sequence_lengths), strict=True):
+                part.copy_(computed)
+        else:
+            for part, table in zip(out, self._table, strict=True):
+                torch.index_select(table, 0, positions, out=part)
 
     def _rotation(self, positions: Tensor, frequencies: Tensor) -> Rotation:
         angles = positions[:, None].float() * frequencies

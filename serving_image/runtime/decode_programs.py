@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,15 @@ _MAX_ROWS = 128
 """In larger batches the kernels take so long that what Python does between them does not count."""
 
 
+class _Recorded(NamedTuple):
+    """A program, and the parts of the inputs that it reads."""
+
+    batch: DecoderInput
+    hidden: Tensor
+    rotation: Rotation
+    program: Program
+
+
 class DecodePrograms:
     """The decoder's layers for batches of single tokens, on inputs that stay in one place.
 
@@ -31,7 +41,7 @@ class DecodePrograms:
         self._caches = caches
         self._block_size = caches[0].block_size
         self._usable = stores(caches[0])
-        self._programs: dict[int, Program] = {}
+        self._recorded: dict[int, _Recorded] = {}
         self._arena = Arena(_workspace_bytes(decoder) if self._usable else 0)
         self._hidden = torch.empty((_MAX_ROWS, config.hidden_size), dtype=decoder.dtype, device=device)
         half = config.rotary.head_dim // 2
@@ -50,18 +60,19 @@ class DecodePrograms:
 
     def forward(self, items: Sequence[ScheduledRequest]) -> Tensor:
         """Final hidden states, ``[requests, hidden]``; they last until the next call."""
-        rows = len(items)
         self._fill(items)
-        batch = self._batch(rows)
-        torch.index_select(self._decoder.embedding, 0, batch.token_ids, out=self._hidden[:rows])
+        recorded = self._recorded.get(len(items))
+        if recorded is None:
+            return self._record(len(items))
+        self._decoder.prepare(recorded.batch, recorded.hidden, recorded.rotation)
+        return recorded.program.replay()
+
+    def _record(self, rows: int) -> Tensor:
+        batch, hidden = self._batch(rows), self._hidden[:rows]
         rotation = Rotation(*(part[:rows] for part in self._rotation))
-        for part, value in zip(rotation, self._decoder.rotation(batch), strict=True):
-            part.copy_(value)
-        program = self._programs.get(rows)
-        if program is not None:
-            return program.replay()
-        compute = partial(self._decoder.layers, self._hidden[:rows], rotation, batch.paging, self._caches)
-        program = self._programs[rows] = Program(compute, self._arena)
+        self._decoder.prepare(batch, hidden, rotation)
+        program = Program(partial(self._decoder.layers, hidden, rotation, batch.paging, self._caches), self._arena)
+        self._recorded[rows] = _Recorded(batch, hidden, rotation, program)
         return program.output
 
     def _fill(self, items: Sequence[ScheduledRequest]) -> None:
