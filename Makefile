@@ -20,8 +20,9 @@ check:  ## Lint, formatting, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench:  ## Side-by-side benchmarks (about 30 minutes, on a quiet machine); writes tables and JSON under benchmarks/results/
+bench:  ## Side-by-side benchmarks and a soak (40 minutes, on a quiet machine); tables and JSON under benchmarks/results/
 	@scripts/setup dev
 	.venv/bin/python benchmarks/serving.py $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 	.venv/bin/python benchmarks/boot.py
 	.venv/bin/python benchmarks/download.py
+	.venv/bin/python -m benchmarks.soak

@@ -7,7 +7,7 @@ The figures follow the engine's own plan, so that "it fits" on the launch page i
     ├─ weights        the safetensors files, in the dtype the engine computes in
     └─ the rest ── × share (0.3 on a CPU, which others use too; 0.9 on a GPU) ──┐
        ├─ activations    the widest layer for one step's tokens, and logits     │ at most
-       └─ key/value cache  blocks of 128 (CPU) or 16 (GPU) tokens               ┘ this
+       └─ key/value cache  blocks of 32 (CPU) or 16 (GPU) tokens                ┘ this
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Device:
     overhead: int
 
 
-_CPU = _Device(share=0.3, block_size=128, overhead=400 * _MIB)
+_CPU = _Device(share=0.3, block_size=32, overhead=400 * _MIB)
 _GPU = _Device(share=0.9, block_size=16, overhead=700 * _MIB)
 
 
