@@ -89,36 +89,46 @@ struct Group {
     const Element *keys[kGroup], *values[kGroup];
 };
 
-// output[rows, 32 columns at a time] += probabilities[rows, tokens of the group] · values. What lies behind the group's
-// last token was never written, so it must not be multiplied, not even by zero. Meanwhile the values of `next` come in,
-// line by line: many at once would stall the loads.
+// output[rows, columns] += probabilities[rows, tokens of the group] · values. What lies behind the group's last token was
+// never written, so it must not be multiplied, not even by zero. Meanwhile the values of `next` come in, line by line: many
+// at once would stall the loads.
 template <typename Kind, int kRows>
 inline void add_values(const uint32_t* probabilities, const Group<typename Kind::Element>& group,
                        const Group<typename Kind::Element>& next, int64_t head_dim, float* output) {
     constexpr int kPer = Kind::kPerWord, kWords = kPanel / kPer;
-    for (int64_t column = 0; column < head_dim; column += kPanel) {
-        const __mmask16 low = lanes(head_dim - column);
-        const __mmask16 high = head_dim - column > kLanes ? lanes(head_dim - column - kLanes) : 0;
-        __m512 sums[kRows][2];
-#pragma GCC unroll 12
-        for (int row = 0; row < kRows; ++row) {
-            sums[row][0] = _mm512_maskz_loadu_ps(low, output + row * head_dim + column);
-            sums[row][1] = _mm512_maskz_loadu_ps(high, output + row * head_dim + column + kLanes);
+    // As for scores, few rows take more columns at once.
+    constexpr int kVectors = kRows <= kFewRows ? 4 : 2;
+    for (int64_t column = 0; column < head_dim; column += kVectors * kLanes) {
+        __mmask16 masks[kVectors];
+        for (int vector = 0; vector < kVectors; ++vector) {
+            const int64_t left = head_dim - column - vector * kLanes;
+            masks[vector] = left > 0 ? lanes(left) : 0;
         }
+        __m512 sums[kRows][kVectors];
+#pragma GCC unroll 12
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 4
+            for (int vector = 0; vector < kVectors; ++vector)
+                sums[row][vector] =
+                    _mm512_maskz_loadu_ps(masks[vector], output + row * head_dim + column + vector * kLanes);
         const auto add = [&](int panel, int64_t word, __m512i there) __attribute__((always_inline)) {
             const int64_t place = word * head_dim + column;
             const auto* from = reinterpret_cast<const uint32_t*>(group.values[panel]) + place;
             const auto* ahead = reinterpret_cast<const uint32_t*>(next.values[panel < next.count ? panel : 0]) + place;
-            _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
-            _mm_prefetch(reinterpret_cast<const char*>(ahead + kLanes), _MM_HINT_T1);
-            const __m512i left = _mm512_and_si512(_mm512_maskz_loadu_epi32(low, from), there);
-            const __m512i right = _mm512_and_si512(_mm512_maskz_loadu_epi32(high, from + kLanes), there);
+            __m512i tokens[kVectors];
+#pragma GCC unroll 4
+            for (int vector = 0; vector < kVectors; ++vector) {
+                _mm_prefetch(reinterpret_cast<const char*>(ahead + vector * kLanes), _MM_HINT_T1);
+                tokens[vector] =
+                    _mm512_and_si512(_mm512_maskz_loadu_epi32(masks[vector], from + vector * kLanes), there);
+            }
 #pragma GCC unroll 12
             for (int row = 0; row < kRows; ++row) {
                 const uint32_t* weights = probabilities + row * kGroup * kWords + panel * kWords;
                 const __m512i weight = _mm512_set1_epi32(static_cast<int>(weights[word]));
-                sums[row][0] = Kind::add(sums[row][0], weight, left);
-                sums[row][1] = Kind::add(sums[row][1], weight, right);
+#pragma GCC unroll 4
+                for (int vector = 0; vector < kVectors; ++vector)
+                    sums[row][vector] = Kind::add(sums[row][vector], weight, tokens[vector]);
             }
         };
         const __m512i all = _mm512_set1_epi32(-1);
@@ -128,10 +138,11 @@ inline void add_values(const uint32_t* probabilities, const Group<typename Kind:
                 add(panel, word, all);
         if (group.tokens % kPer) add(group.count - 1, whole % kWords, _mm512_set1_epi32(0xffff));
 #pragma GCC unroll 12
-        for (int row = 0; row < kRows; ++row) {
-            _mm512_mask_storeu_ps(output + row * head_dim + column, low, sums[row][0]);
-            _mm512_mask_storeu_ps(output + row * head_dim + column + kLanes, high, sums[row][1]);
-        }
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 4
+            for (int vector = 0; vector < kVectors; ++vector)
+                _mm512_mask_storeu_ps(output + row * head_dim + column + vector * kLanes, masks[vector],
+                                      sums[row][vector]);
     }
 }
 
@@ -240,16 +251,21 @@ class Attention {
         for (int64_t tile = 0; tile < tiles(); ++tile) {
             const int64_t row = first_row(tile), height = first_row(tile + 1) - row;
             __m512 scores[kMaxRows][kGroup * 2];
-            for (int panel = 0; panel < group.count; ++panel) {
-                typename Kind::Sum sums[kMaxRows][2];
-                const Element* ahead = panel < next.count ? next.keys[panel] : next.keys[0];
-                kTiles<Kind>[height - 1](words_of(space_.query, row * head_dim_), words,
-                                         reinterpret_cast<const uint32_t*>(group.keys[panel]), words,
-                                         reinterpret_cast<const char*>(ahead), tile == 0 ? kPanel * 4 : 0, sums);
-                for (int64_t r = 0; r < height; ++r) {
-                    scores[r][2 * panel] = sums[r][0];
-                    scores[r][2 * panel + 1] = sums[r][1];
+            const uint32_t* rows = words_of(space_.query, row * head_dim_);
+            const int64_t ahead_step = tile == 0 ? kPanel * 4 : 0;
+            int panel = 0;
+            if (height <= kFewRows) {
+                for (; panel + 2 <= group.count; panel += 2) {
+                    typename Kind::Sum sums[kFewRows][4];
+                    kPairTiles<Kind>[height - 1](rows, words, keys(group, panel), keys(group, panel + 1), words,
+                                                 ahead(next, panel), ahead(next, panel + 1), ahead_step, sums);
+                    for (int64_t r = 0; r < height; ++r) std::copy_n(sums[r], 4, scores[r] + 2 * panel);
                 }
+            }
+            for (; panel < group.count; ++panel) {
+                typename Kind::Sum sums[kMaxRows][2];
+                kTiles<Kind>[height - 1](rows, words, keys(group, panel), words, ahead(next, panel), ahead_step, sums);
+                for (int64_t r = 0; r < height; ++r) std::copy_n(sums[r], 2, scores[r] + 2 * panel);
             }
             for (int64_t r = 0; r < height; ++r) {
                 const int64_t visible = first_position_ + (row + r) / group_ + 1 - start;
@@ -279,6 +295,12 @@ class Attention {
         }
     }
 
+    static const uint32_t* keys(const Group<Element>& group, int panel) {
+        return reinterpret_cast<const uint32_t*>(group.keys[panel]);
+    }
+    static const char* ahead(const Group<Element>& next, int panel) {
+        return reinterpret_cast<const char*>(next.keys[panel < next.count ? panel : 0]);
+    }
     static const uint32_t* words_of(const std::vector<Element>& values, int64_t offset) {
         return reinterpret_cast<const uint32_t*>(values.data() + offset);
     }
