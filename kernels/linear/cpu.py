@@ -46,10 +46,23 @@ class PackedWeight:
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False
     ) -> Tensor:
         """See :class:`kernels.linear.Weight`."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._opaque, bias, "none", [], "")
+        rows = x.shape[0]
+        padding = _rounded_up(rows) - rows
+        if padding:
+            x = torch.cat((x, x.new_zeros(padding, x.shape[1])))
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._opaque, bias, "none", [], "")[:rows]
         if residual is not None:
             product += residual
         return product.float() if wide else product
+
+
+def _rounded_up(rows: int) -> int:
+    """One of four numbers between a power of two and the next, or a number up to 8.
+
+    oneDNN compiles and keeps a product for every number of rows: with 1,000 different batches that was 570 MB.
+    """
+    step = 1 << max(0, (rows - 1).bit_length() - 3)
+    return -(-rows // step) * step
 
 
 class Int8Weight:
