@@ -84,10 +84,12 @@ def set_threads(count: int) -> None:
 class Kernel:
     """One function of the library.
 
+    :ivar name: its name there.
     :ivar recordable: what a recorded call of it begins with, see :mod:`kernels.native.program`.
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         loaded: Any = load()
         self._call: Callable[..., None] = getattr(loaded, name)
         self.recordable: int | None = loaded.slipway_recordable(name.encode())
