@@ -90,6 +90,7 @@ def profile(model: Path, quantization: str, tokens: int, repeats: int) -> dict[s
             figures["whole"].append(total * 1e3)
             for name, seconds in stopwatch.seconds.items():
                 figures[name].append(seconds * 1e3)
+            figures["output layer, sampling, the rest"].append((total - sum(stopwatch.seconds.values())) * 1e3)
     return dict(figures)
 
 
