@@ -56,10 +56,16 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 
 @cache
+def processor_suffices() -> bool:
+    """Whether this processor has the instructions that the library is written for, be it built or not."""
+    return _processor_flags() >= _REQUIRED_FLAGS
+
+
+@cache
 def load() -> ctypes.CDLL | None:
     """The loaded library; None where it cannot run or was not built."""
     path = library_path()
-    if not (_processor_flags() >= _REQUIRED_FLAGS and path.exists()):
+    if not (processor_suffices() and path.exists()):
         return None
     loaded = ctypes.CDLL(str(path))
     for name, arguments in _SIGNATURES.items():

@@ -55,6 +55,8 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     torch.set_num_threads(threads)
     library.set_threads(threads)
     device = choose_device(options.device)
+    if device.type == "cpu" and library.processor_suffices() and library.load() is None:
+        logger.warning("the compiled CPU kernels are not built, which is slower: run python -m kernels.native")
     with timeline.phase("configuration"):
         folder = ModelFolder.open(Path(options.model))
     with timeline.phase("weights"):

@@ -140,7 +140,7 @@ def test_chunks_give_what_the_whole_gives(problem: Problem, chunks: int) -> None
     _close(problem.solve(CHOSEN, chunks), problem.solve(REFERENCE))
 
 
-@pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
 @settings(max_examples=30, deadline=None)
 @given(problem=_problems(), chunks=st.integers(1, 4))
 def test_compiled_results_do_not_depend_on_the_batch(problem: Problem, chunks: int) -> None:

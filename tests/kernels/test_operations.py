@@ -138,7 +138,7 @@ def test_gated_linear(
     _close(product, activation_reference.silu_and_mul(wide).to(dtype))
 
 
-@pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
 @pytest.mark.parametrize("prepare", [linear.EXACT.weight, linear.INT8.weight], ids=["exact", "int8"])
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(2, 230))
@@ -168,7 +168,7 @@ def test_a_product_refuses_what_does_not_fit() -> None:
         prepared.multiply(_random(1, torch.float32, 3, 8))
 
 
-@pytest.mark.skipif(library.load() is None, reason="needs a processor with AVX512-BF16")
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     weight, x = _random(0, torch.bfloat16, 700, 64), _random(1, torch.bfloat16, 300, 64)

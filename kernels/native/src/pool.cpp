@@ -222,5 +222,3 @@ extern "C" void slipway_set_threads(int threads) {
     slipway::pool.reset();
     slipway::pool = std::make_unique<slipway::Pool>(std::max(1, threads));
 }
-
-extern "C" int slipway_threads() { return slipway::pool ? slipway::pool->size() : 1; }
