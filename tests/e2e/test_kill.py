@@ -78,6 +78,12 @@ def slipway(
         yield running
 
 
+@pytest.fixture
+def starter(slipway: RunningSlipway) -> dict[str, object]:
+    """The starter, running: the test before may have killed the engine under it."""
+    return slipway.wait_for_phase("starter", "running")
+
+
 def kill(slipway: RunningSlipway, *names: str) -> None:
     """SIGKILL processes that the supervisor watches, and wait until they are back."""
     before = slipway.processes()
@@ -110,6 +116,7 @@ def test_a_download_survives_the_death_of_every_process(
     slipway.cli("rm", "--yes", name)
 
 
+@pytest.mark.usefixtures("starter")
 def test_a_stream_survives_what_it_does_not_pass_through(slipway: RunningSlipway) -> None:
     before = slipway.processes()
     stream = Stream(slipway)
@@ -121,6 +128,7 @@ def test_a_stream_survives_what_it_does_not_pass_through(slipway: RunningSlipway
     assert len(stream.words) > 100
 
 
+@pytest.mark.usefixtures("starter")
 def test_a_killed_web_breaks_its_streams_and_serves_the_next(slipway: RunningSlipway) -> None:
     stream = Stream(slipway)
     slipway.kill("web")
@@ -131,8 +139,9 @@ def test_a_killed_web_breaks_its_streams_and_serves_the_next(slipway: RunningSli
     assert stream.over
 
 
-def test_a_killed_engine_is_told_to_the_client_and_comes_back(slipway: RunningSlipway) -> None:
-    starter = slipway.instance("starter")
+def test_a_killed_engine_is_told_to_the_client_and_comes_back(
+    slipway: RunningSlipway, starter: dict[str, object]
+) -> None:
     stream = Stream(slipway)
     engine = _engine_of(slipway, starter)
     for process in engine:
@@ -145,8 +154,9 @@ def test_a_killed_engine_is_told_to_the_client_and_comes_back(slipway: RunningSl
     assert "SIGKILL" in messages or "-9" in messages
 
 
-def test_a_killed_local_host_takes_its_engines_along_and_they_come_back(slipway: RunningSlipway) -> None:
-    starter = slipway.instance("starter")
+def test_a_killed_local_host_takes_its_engines_along_and_they_come_back(
+    slipway: RunningSlipway, starter: dict[str, object]
+) -> None:
     stream = Stream(slipway)
     engine = _engine_of(slipway, starter)
     kill(slipway, "local-host")
