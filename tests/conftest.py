@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import torch
 from sqlalchemy import create_engine, text
 
 from control_plane.database import Database
@@ -15,6 +17,10 @@ from control_plane.migrate import upgrade
 from tests.support.clock import FakeClock
 from tests.support.postgres import running_postgres
 from tests.support.redis import running_redis
+
+if not torch.cuda.is_available():
+    # Before any Triton form is imported: Triton decides between compiling and interpreting where a kernel is defined.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 pytest_plugins = ["tests.hub.fixtures"]
 

@@ -23,11 +23,13 @@ from torch import Tensor
 class LayerCache(NamedTuple):
     """Keys and values of one layer, ``[blocks, kv_heads, block_size, head_dim]`` each.
 
-    The order of elements within a block and head belongs to the form of the operation that writes and reads it.
+    The order of elements within a block and head belongs to the form of the operation that writes and reads it. A cache
+    of ``float8_e4m3fn`` holds values divided by ``scales``, ``[2, kv_heads]`` float32: the keys' row, then the values'.
     """
 
     key: Tensor
     value: Tensor
+    scales: Tensor | None = None
 
     @property
     def kv_heads(self) -> int:
@@ -43,6 +45,26 @@ class LayerCache(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """What the host must know of a batch to launch a GPU's kernels without waiting for the device.
+
+    Decodes are sequences of at most one query token; they come first. With the batch in a CUDA graph every number here
+    is part of the graph, and only ``split_tokens`` changes from replay to replay.
+
+    :ivar decodes: how many of the batch's first sequences are decodes.
+    :ivar max_queries: the most query tokens of any other sequence; 0 if there is none.
+    :ivar splits: how many programs may share one decode's context.
+    :ivar split_tokens: ``[1]`` int32 on the device: how many tokens of a decode's context each of them takes; times
+        ``splits`` no less than the longest one.
+    """
+
+    decodes: int
+    max_queries: int
+    splits: int
+    split_tokens: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class PagedBatch:
     """Which queries and which blocks belong to which sequence; int32 tensors on the cache's device.
 
@@ -51,9 +73,32 @@ class PagedBatch:
     :ivar context_lengths: ``[sequences]``, in tokens, the queries' own included.
     :ivar block_tables: ``[sequences, blocks]``, contiguous; only the entries that a context needs are read.
     :ivar slots: ``[tokens]`` int64, all different: where each query token's key and value go.
+    :ivar launch: for a GPU; None has it read from the tensors, which waits for the device. With it, rows that only fill
+        a CUDA graph are sequences of one query and a context of 0 with the slot -1; what attention yields for them is
+        unspecified but finite.
     """
 
     query_starts: Tensor
     context_lengths: Tensor
     block_tables: Tensor
     slots: Tensor
+    launch: Launch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionVariant:
+    """What some families change about attention.
+
+    :ivar window: a query sees this many of the last tokens, itself included; None: all.
+    :ivar softcap: scores become ``softcap * tanh(score / softcap)`` before the mask.
+    :ivar alibi_slopes: ``[heads]`` float32; ``slope * (key position - query position)`` is added to the scores.
+    :ivar sinks: ``[heads]`` float32: the score of one more key, whose value is zero.
+    """
+
+    window: int | None = None
+    softcap: float | None = None
+    alibi_slopes: Tensor | None = None
+    sinks: Tensor | None = None
+
+
+PLAIN = AttentionVariant()

@@ -15,7 +15,7 @@ def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: 
     group = query.shape[1] // cache.kv_heads
     for index, context in enumerate(batch.context_lengths.tolist()):
         rows = slice(*batch.query_starts[index : index + 2].tolist())
-        keys, values = (gather(part, batch.block_tables[index], context).float() for part in cache)
+        keys, values = (gather(part, batch.block_tables[index], context).float() for part in (cache.key, cache.value))
         keys, values = (part.repeat_interleave(group, dim=1) for part in (keys, values))
         scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
         key_position = torch.arange(context, device=query.device)
