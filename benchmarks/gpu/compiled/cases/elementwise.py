@@ -1,0 +1,48 @@
+"""Norms, activations and the embedding: what reads and writes every token's hidden state once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu.compiled.case import DTYPES, Case
+from kernels.layer_norm import layer_norm
+from kernels.rms_norm import rms_norm
+
+_TOKENS = 64
+#: One width of each tile; 2,880 and 12,288 do not fill theirs.
+_HIDDEN = (256, 512, 1024, 2048, 2880, 4096, 8192, 12_288)
+
+
+def cases() -> Iterator[Case]:
+    """Every dtype at one width, every width in one dtype."""
+    for kind in ("bf16", "fp16", "fp32"):
+        yield _rms(kind, 4096, residual=False)
+        yield _rms(kind, 4096, residual=True)
+        yield _layer(kind, 4096, bias=True, residual=True)
+    for hidden in _HIDDEN:
+        yield _rms("bf16", hidden, residual=True)
+        yield _layer("bf16", hidden, bias=False, residual=False)
+
+
+def _rms(kind: str, hidden: int, *, residual: bool) -> Case:
+    def call() -> object:
+        x, weight = _stream(kind, hidden)
+        return rms_norm(x, weight, 1e-5, torch.empty_like(x) if residual else None)
+
+    return Case("rms_norm", f"{kind} {hidden}{' residual' * residual}", call)
+
+
+def _layer(kind: str, hidden: int, *, bias: bool, residual: bool) -> Case:
+    def call() -> object:
+        x, weight = _stream(kind, hidden)
+        offset = torch.empty_like(weight) if bias else None
+        return layer_norm(x, weight, offset, 1e-5, torch.empty_like(x) if residual else None)
+
+    return Case("layer_norm", f"{kind} {hidden}{' bias' * bias}{' residual' * residual}", call)
+
+
+def _stream(kind: str, hidden: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype = DTYPES[kind]
+    return torch.empty(_TOKENS, hidden, dtype=dtype), torch.empty(hidden, dtype=dtype)

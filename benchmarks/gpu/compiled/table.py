@@ -1,0 +1,67 @@
+"""The table as Markdown, in an order that does not depend on anything but the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import triton
+
+from benchmarks.gpu.compiled.rows import Key, Row
+
+PATH = Path(__file__).resolve().parents[2] / "results" / "compiled_kernels.md"
+
+_HEAD = """# The Triton forms, compiled
+
+Written by `python -m benchmarks.gpu.compiled` with triton {triton}; nothing here was run on a GPU. One row for each
+kernel that a call of the operation's public function launches, compiled for compute capability 8.0, 9.0 and 10.0.
+
+- *warps*, *stages*: what it was compiled with, from the operation's `tiles.json`.
+- *registers*: per thread. *shared*: bytes per program; 166,912 are allowed on 8.0, 232,448 on 9.0 and 10.0.
+- *spills*: instructions that read or write local memory, in loops + elsewhere. *stack*: bytes of it per thread.
+- *loads*: instructions that load 16 bytes from global memory, into registers or on to shared memory, + those that load
+  less; in loops, or anywhere if no loop loads.
+- *matrix*: its matrix instructions: `mma` (8.0), `wgmma` (9.0), `tcgen05` (10.0).
+
+| operation | case | kernel | for | warps | stages | registers | shared | stack | spills | loads | matrix |
+|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|
+"""
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole page."""
+    return head() + "".join(line(row) + "\n" for row in rows)
+
+
+def head() -> str:
+    """What comes before the rows; it names the version that compiled them."""
+    return _HEAD.format(triton=triton.__version__)
+
+
+def line(row: Row) -> str:
+    """One row."""
+    code, key = row.code, row.key
+    cells = (
+        *key[:3],
+        f"{key.capability // 10}.{key.capability % 10}",
+        row.num_warps,
+        row.num_stages,
+        code.registers,
+        row.shared,
+        code.stack,
+        f"{code.spills_in_loops} + {code.spills_elsewhere}",
+        f"{code.wide_loads} + {code.narrow_loads}",
+        code.matrix,
+    )
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def committed(text: str) -> dict[Key, str]:
+    """The lines of a page by their keys."""
+    lines = [each for each in text.splitlines() if each.startswith("| ") and not each.startswith("| operation")]
+    return {_key(each): each for each in lines}
+
+
+def _key(line: str) -> Key:
+    operation, case, kernel, capability, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+    return Key(operation, case, kernel, int(capability.replace(".", "")))
