@@ -1,0 +1,177 @@
+"""Batch inputs by Triton.
+
+One program per item and per ``block`` tokens or block-table entries of it. A decode of context ``c`` in blocks of
+``b`` moves ``8 c / b`` bytes for its block table and some 120 for the rest: 256 of them with 8,192 tokens in blocks of
+32 move 0.6 MB, so a step's inputs take no longer than it takes to launch them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels import gpu
+from kernels.batch_inputs.layout import ITEM_WORDS, BatchInputs, RequestTables, StepSize
+
+_WORDS = tl.constexpr(ITEM_WORDS)
+
+
+def write_inputs(words: Tensor, size: StepSize, block_size: int, tables: RequestTables, inputs: BatchInputs) -> None:
+    """See :func:`kernels.batch_inputs.write_inputs`."""
+    shape = gpu.tile_shape("batch_inputs", "write_inputs", "any", gpu.device_of(words))
+    grid = (size.items + size.padding, triton.cdiv(size.extent, shape["block"]))
+    _write_inputs[grid](
+        words,
+        size.items,
+        tables.tokens,
+        tables.prompt_lengths,
+        tables.blocks,
+        inputs.token_ids,
+        inputs.positions,
+        inputs.sequence_lengths,
+        inputs.slots,
+        inputs.query_starts,
+        inputs.context_lengths,
+        inputs.block_tables,
+        inputs.sampled_rows,
+        inputs.sampled_positions,
+        inputs.last_tokens,
+        inputs.split_tokens,
+        max_model_len=tables.tokens.stride(0),
+        max_blocks=tables.blocks.stride(0),
+        batch_blocks=inputs.block_tables.stride(0),
+        block_size=block_size,
+        BLOCK=shape["block"],
+        num_warps=shape["num_warps"],
+    )
+
+
+@triton.jit(do_not_specialize=["items"])  # type: ignore[untyped-decorator]
+def _write_inputs(
+    words: tl.tensor,
+    items: int,
+    tokens: tl.tensor,
+    prompt_lengths: tl.tensor,
+    blocks: tl.tensor,
+    token_ids: tl.tensor,
+    positions: tl.tensor,
+    sequence_lengths: tl.tensor,
+    slots: tl.tensor,
+    query_starts: tl.tensor,
+    context_lengths: tl.tensor,
+    block_tables: tl.tensor,
+    sampled_rows: tl.tensor,
+    sampled_positions: tl.tensor,
+    last_tokens: tl.tensor,
+    split_tokens: tl.tensor,
+    max_model_len: tl.constexpr,
+    max_blocks: tl.constexpr,
+    batch_blocks: tl.constexpr,
+    block_size: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    index = tl.program_id(0)
+    chunk = tl.program_id(1)
+    if (index == 0) & (chunk == 0):
+        tl.store(split_tokens, tl.load(words))
+        tl.store(query_starts, 0)
+    last_item = words + 1 + tl.minimum(index, items - 1) * _WORDS
+    query_start = tl.load(last_item + 3)
+    if index >= items:
+        # Items that fill a graph are single tokens, so where theirs begin is known from their number.
+        token = query_start + tl.load(last_item + 2) + index - items
+        if chunk == 0:
+            tl.store(token_ids + token, 0)
+            tl.store(positions + token, 0)
+            tl.store(sequence_lengths + token, 1)
+            tl.store(slots + token, -1)
+            _describe(index, token, 0, -1, query_starts, context_lengths, sampled_rows, last_tokens)
+            tl.store(sampled_positions + index, 0)
+    else:
+        row = tl.load(last_item).to(tl.int64)
+        start = tl.load(last_item + 1)
+        num_tokens = tl.load(last_item + 2)
+        stop = start + num_tokens
+        first_new = tl.load(last_item + 4)
+        new = words + 1 + items * _WORDS + tl.load(last_item + 5) - first_new
+        row_blocks = blocks + row * max_blocks
+        if chunk == 0:
+            sampled_row = tl.where(tl.load(last_item + 6) != 0, row.to(tl.int32), -1)
+            last = query_start + num_tokens - 1
+            _describe(index, last, stop, sampled_row, query_starts, context_lengths, sampled_rows, last_tokens)
+            tl.store(sampled_positions + index, stop)
+        place = chunk * BLOCK + tl.arange(0, BLOCK)
+        needed = place < tl.cdiv(stop, block_size)
+        entry = _block(place, needed, first_new, row_blocks, new)
+        tl.store(row_blocks + place, entry, mask=needed & (place >= first_new))
+        tl.store(block_tables + index.to(tl.int64) * batch_blocks + place, entry, mask=needed)
+        mine = place < num_tokens
+        position = start + place
+        # Other programs may be writing the table's new entries just now, so these are read where they come from.
+        block = _block(position // block_size, mine, first_new, row_blocks, new)
+        out = query_start + place
+        tl.store(token_ids + out, tl.load(tokens + row * max_model_len + position, mask=mine), mask=mine)
+        tl.store(positions + out, position, mask=mine)
+        length = tl.maximum(tl.load(prompt_lengths + row), position + 1)
+        tl.store(sequence_lengths + out, length, mask=mine)
+        tl.store(slots + out, block.to(tl.int64) * block_size + position % block_size, mask=mine)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _describe(
+    index: tl.tensor,
+    last: tl.tensor,
+    context: tl.tensor,
+    sampled_row: tl.tensor,
+    query_starts: tl.tensor,
+    context_lengths: tl.tensor,
+    sampled_rows: tl.tensor,
+    last_tokens: tl.tensor,
+) -> None:
+    tl.store(query_starts + index + 1, last + 1)
+    tl.store(context_lengths + index, context)
+    tl.store(sampled_rows + index, sampled_row)
+    tl.store(last_tokens + index, last)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _block(index: tl.tensor, mask: tl.tensor, first_new: tl.tensor, row_blocks: tl.tensor, new: tl.tensor) -> tl.tensor:
+    """Blocks number ``index`` of a request's table: those from ``first_new`` on are among the step's words."""
+    old = tl.load(row_blocks + index, mask=mask & (index < first_new), other=0)
+    return tl.load(new + index, mask=mask & (index >= first_new), other=0) + old
+
+
+def keep_tokens(chosen: Tensor, rows: Tensor, positions: Tensor, tokens: Tensor) -> None:
+    """See :func:`kernels.batch_inputs.keep_tokens`."""
+    items = chosen.shape[0]
+    shape = gpu.tile_shape("batch_inputs", "keep_tokens", "any", gpu.device_of(tokens))
+    _keep_tokens[(triton.cdiv(items, shape["block"]),)](
+        chosen,
+        rows,
+        positions,
+        tokens,
+        items,
+        max_model_len=tokens.stride(0),
+        BLOCK=shape["block"],
+        num_warps=shape["num_warps"],
+    )
+
+
+@triton.jit(do_not_specialize=["items"])  # type: ignore[untyped-decorator]
+def _keep_tokens(
+    chosen: tl.tensor,
+    rows: tl.tensor,
+    positions: tl.tensor,
+    tokens: tl.tensor,
+    items: int,
+    max_model_len: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = index < items
+    row = tl.load(rows + index, mask=there, other=-1)
+    position = tl.load(positions + index, mask=there, other=0)
+    chosen_token = tl.load(chosen + index, mask=there, other=0)
+    place = row.to(tl.int64) * max_model_len + position
+    tl.store(tokens + place, chosen_token, mask=(row >= 0) & (position < max_model_len))
