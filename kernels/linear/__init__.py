@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from kernels import gpu
 from kernels.linear import cpu, native
+from kernels.linear.device import DeviceGate, DeviceWeight
 from kernels.linear.gated import FusedGate, GatedWeight, SeparateGate
 from kernels.linear.plain import PlainWeight
 from kernels.linear.weight import Weight
@@ -21,6 +23,8 @@ class Exact:
         :param weight: ``[out_features, in_features]`` on its final device. The result shares no memory with it, so that
             the caller may drop or overwrite it.
         """
+        if gpu.serves(weight):
+            return DeviceWeight(weight)
         if native.can_pack(weight):
             return native.PackedWeight(weight)
         if weight.device.type == "cpu" and cpu.can_pack(weight.dtype):
@@ -29,6 +33,8 @@ class Exact:
 
     def gated(self, weight: Tensor, *, has_bias: bool) -> GatedWeight:
         """The same for the fused first half of a SwiGLU block; see :class:`GatedWeight`."""
+        if gpu.serves(weight):
+            return DeviceGate(weight)
         if native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
             return FusedGate(weight, native.PackedWeight)
         return SeparateGate(self.weight(weight))
