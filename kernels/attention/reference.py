@@ -5,23 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.attention.cache import LayerCache, PagedBatch
+from kernels.attention.cache import PLAIN, AttentionVariant, LayerCache, PagedBatch
 
 
-def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float) -> Tensor:
+def paged_attention(
+    query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float, variant: AttentionVariant = PLAIN
+) -> Tensor:
     """See :func:`kernels.attention.paged_attention`; the cache is in the plain layout, its elements in the order of its
-    shape."""
-    output = torch.empty_like(query)
-    group = query.shape[1] // cache.kv_heads
+    shape. Rows of sequences without context, which only fill a CUDA graph, become zero."""
+    output = torch.zeros_like(query, memory_format=torch.contiguous_format)
     for index, context in enumerate(batch.context_lengths.tolist()):
         rows = slice(*batch.query_starts[index : index + 2].tolist())
-        keys, values = (gather(part, batch.block_tables[index], context).float() for part in (cache.key, cache.value))
-        keys, values = (part.repeat_interleave(group, dim=1) for part in (keys, values))
-        scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
+        keys, values = _gathered(cache, batch.block_tables[index], context, query.shape[1])
         key_position = torch.arange(context, device=query.device)
-        query_position = key_position[rows.start - rows.stop :]
-        scores.masked_fill_(key_position[None, :] > query_position[:, None], float("-inf"))
-        output[rows] = torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), values).to(query.dtype)
+        query_position = torch.arange(context - (rows.stop - rows.start), context, device=query.device)
+        distance = key_position[None, :] - query_position[:, None]
+        if context:
+            scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
+            weights = _weights(scores, distance, variant)
+            output[rows] = torch.einsum("hqk,khd->qhd", weights, values).to(query.dtype)
     return output
 
 
@@ -30,3 +32,29 @@ def gather(cache: Tensor, block_table: Tensor, context: int) -> Tensor:
     block_size = cache.shape[2]
     positions = torch.arange(context, device=cache.device)
     return cache[block_table[positions // block_size].long(), :, positions % block_size]
+
+
+def _gathered(cache: LayerCache, block_table: Tensor, context: int, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values as the query heads see them, ``[context, heads, head_dim]`` float32."""
+    keys, values = (gather(part, block_table, context).float() for part in (cache.key, cache.value))
+    if cache.scales is not None:
+        keys, values = keys * cache.scales[0][:, None], values * cache.scales[1][:, None]
+    group = heads // cache.kv_heads
+    return keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
+
+
+def _weights(scores: Tensor, distance: Tensor, variant: AttentionVariant) -> Tensor:
+    """``[heads, queries, keys]``: what each value counts. ``distance`` is from a query to a key, negative to the past;
+    ``[queries, keys]``."""
+    if variant.softcap is not None:
+        scores = variant.softcap * torch.tanh(scores / variant.softcap)
+    if variant.alibi_slopes is not None:
+        scores = scores + variant.alibi_slopes[:, None, None] * distance
+    hidden = distance > 0
+    if variant.window is not None:
+        hidden = hidden | (distance <= -variant.window)
+    scores = scores.masked_fill(hidden, float("-inf"))
+    if variant.sinks is None:
+        return scores.softmax(dim=-1)
+    sinks = variant.sinks[:, None, None].expand(-1, scores.shape[1], 1)
+    return torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
