@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.gpu.compiled.case import Case
@@ -50,6 +53,24 @@ class Work(NamedTuple):
     capability: int
 
 
+class Compiled(NamedTuple):
+    """What came of some work."""
+
+    rows: list[Row]
+    failures: list[Failure]
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        rows = [{**row._asdict(), "key": row.key._asdict(), "code": asdict(row.code)} for row in self.rows]
+        path.write_text(json.dumps({"rows": rows, "failures": [failure._asdict() for failure in self.failures]}))
+
+    @classmethod
+    def read(cls, path: Path) -> Compiled:
+        content = json.loads(path.read_text())
+        rows = [Row(**{**row, "key": Key(**row["key"]), "code": Code(**row["code"])}) for row in content["rows"]]
+        return cls(rows, [Failure(**failure) for failure in content["failures"]])
+
+
 def compiled(case: Case, capability: int) -> list[Row]:
     """The kernels that a call launches, each once, in order."""
     with compiling_for(Device(capability, CAPABILITIES[capability])) as launched:
@@ -62,12 +83,12 @@ def compiled(case: Case, capability: int) -> list[Row]:
     return list(rows.values())
 
 
-def compile_all(works: Sequence[Work], workers: int) -> tuple[list[Row], list[Failure]]:
+def compile_all(works: Sequence[Work], workers: int) -> Compiled:
     """All of it, in the order of ``works``, in ``workers`` processes."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(_compile, works, chunksize=4))
     rows = [row for outcome in outcomes if not isinstance(outcome, Failure) for row in outcome]
-    return rows, [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    return Compiled(rows, [outcome for outcome in outcomes if isinstance(outcome, Failure)])
 
 
 def all_work(operations: Iterable[str] = (), capabilities: Iterable[int] = tuple(CAPABILITIES)) -> list[Work]:

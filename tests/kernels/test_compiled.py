@@ -1,0 +1,131 @@
+"""The Triton forms compiled for GPUs that are not here, without the interpreter and so in processes of their own.
+
+Their machine code is held to what ``benchmarks.gpu.compiled.demands`` says and to the committed table, the latter only
+with the version of Triton that the table names: another one's code differs, and may.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.compiled import table
+from benchmarks.gpu.compiled.cases import all_cases
+from benchmarks.gpu.compiled.demands import complaints
+from benchmarks.gpu.compiled.rows import CAPABILITIES, Compiled, Key, Row
+from kernels.gpu.inspection import Code, disassembled
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# All is compiled in the first test's fixture.
+pytestmark = pytest.mark.timeout(1200)
+
+
+def run_compiling(cache: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache)}
+    environment.pop("TRITON_INTERPRET", None)
+    argv = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(argv, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1100)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    folder = tmp_path_factory.mktemp("compiled")
+    done = run_compiling(folder / "cache", "benchmarks.gpu.compiled", "--json", str(folder / "rows.json"))
+    assert (folder / "rows.json").exists(), done.stderr[-4000:]
+    return Compiled.read(folder / "rows.json")
+
+
+@pytest.fixture(scope="module")
+def committed() -> str:
+    return table.PATH.read_text()
+
+
+@pytest.mark.parametrize(("operation", "case"), all_cases(), ids=" ".join)
+def test_machine_code(compiled: Compiled, committed: str, operation: str, case: str) -> None:
+    failures = [failure for failure in compiled.failures if failure[:2] == (operation, case)]
+    assert not failures
+    rows = [row for row in compiled.rows if row.key[:2] == (operation, case)]
+    assert {row.key.capability for row in rows} == set(CAPABILITIES)
+    assert [(row.key, complaint) for row in rows for complaint in complaints(row)] == []
+    if table.head() in committed:
+        lines = table.committed(committed)
+        assert [table.line(row) for row in rows] == [lines.get(row.key) for row in rows], "run benchmarks.gpu.compiled"
+
+
+def test_the_committed_table_has_no_other_rows(compiled: Compiled, committed: str) -> None:
+    if table.head() in committed:
+        assert list(table.committed(committed)) == [row.key for row in compiled.rows]
+
+
+def test_every_triton_form_is_compiled(compiled: Compiled) -> None:
+    forms = {path.parent.name for path in (ROOT / "kernels").glob("*/triton*")} - {"native"}
+    assert forms == {row.key.operation for row in compiled.rows}
+
+
+def test_what_does_not_fit_is_noticed(tmp_path: Path) -> None:
+    done = run_compiling(tmp_path, "tests.kernels.oversized")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for capability in (80, 90):
+        key = Key("product", "", "product", capability)
+        parts = {name: found[f"{name} {capability}"] for name in ("fits", "oversized")}
+        shared = {name: part.pop("shared") for name, part in parts.items()}
+        rows = {name: Row(key, 4, 3, shared[name], Code(**parts[name])) for name in parts}
+        assert list(complaints(rows["fits"])) == []
+        assert any("local memory" in complaint for complaint in complaints(rows["oversized"]))
+        assert rows["oversized"].code.stack > 0
+        # 64 rows of 64 bfloat16 and 64 rows of 128, 16 bytes for each of 128 threads: 4 + 8 loads.
+        assert (rows["fits"].code.wide_loads, rows["fits"].code.narrow_loads) == (12, 0)
+        assert rows["fits"].code.matrix == {80: "mma", 90: "wgmma"}[capability]
+
+
+def test_a_loop_is_what_control_comes_back_to() -> None:
+    text = """
+.text.kernel:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/              @!P0 BRA `(.L_x_4) ;
+.L_x_3:
+        /*0020*/                   LDG.E.128 R4, desc[UR4][R8.64] ;
+.L_x_1:
+        /*0030*/                   LDL R9, [R1] ;
+        /*0040*/               @P1 BRA `(.L_x_1) ;
+        /*0050*/                   BRA.U UP0, `(.L_x_2) ;
+        /*0060*/                   STL [R1], R9 ;
+        /*0070*/                   EXIT ;
+.L_x_2:
+        /*0080*/                   IMAD R1, R2, R3, R4 ;
+        /*0090*/                   BRA `(.L_x_3) ;
+.L_x_4:
+        /*00a0*/                   STG.E desc[UR4][R2.64], R4 ;
+        /*00b0*/                   BRA `(.L_x_5) ;
+.L_x_5:
+        /*00c0*/                   EXIT ;
+"""
+    found = {each.opcode: each.in_loop for each in disassembled(text) if each.name not in {"BRA", "EXIT"}}
+    assert found == {
+        "LDC": False,
+        "LDG.E.128": True,
+        "LDL": True,
+        "STL": False,
+        "IMAD": True,
+        "STG.E": False,
+    }
+
+
+def test_a_slow_path_behind_the_end_is_no_loop() -> None:
+    text = """
+        /*0000*/               @P0 BRA `(.L_x_9) ;
+.L_x_1:
+        /*0010*/                   LDL R9, [R1] ;
+        /*0020*/                   EXIT ;
+.L_x_9:
+        /*0030*/                   STL [R1], R9 ;
+        /*0040*/                   BRA `(.L_x_1) ;
+"""
+    assert not any(each.in_loop for each in disassembled(text))
