@@ -1,7 +1,7 @@
 """What a kernel's machine code needs and does: read off with the tools that come with Triton.
 
-An instruction is *in a loop* if control can come back to it. What is there counts most: one load that goes through
-local memory, once per tile of keys, costs more than a hundred of them before the first tile.
+An instruction is *in a loop* if control can come back to it. *Hot* are the instructions in loops, or all where no loop
+loads from global memory: one access to local memory for each tile of keys costs more than a hundred before the first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _TARGET = re.compile(r"`\((\.L_x_\d+)\)")
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
 _BITS = re.compile(r"\.(8|U8|S8|16|U16|S16|64|128)\b")
 _MATRIX = {"HMMA": "mma", "IMMA": "mma", "HGMMA": "wgmma", "QGMMA": "wgmma", "UTCHMMA": "tcgen05", "UTCQMMA": "tcgen05"}
+_LOADS = frozenset({"LDG", "LDGSTS", "UTMALDG", "UBLKCP"})
+_LOCAL = frozenset({"LDL", "STL"})
 _ENDS = frozenset({"EXIT", "RET", "BRA", "BRX", "JMP"})
 
 
@@ -41,18 +43,17 @@ class Code:
 
     :ivar registers: per thread.
     :ivar stack: bytes of local memory per thread.
-    :ivar spills_in_loops: instructions in loops that read or write local memory.
-    :ivar spills_elsewhere: those outside.
-    :ivar wide_loads: loads of 16 bytes from global memory, into registers or on to shared memory, in loops, or anywhere
-        if the kernel has no loop that loads.
-    :ivar narrow_loads: loads of less there.
+    :ivar hot_spills: hot instructions that read or write local memory.
+    :ivar cold_spills: the others.
+    :ivar wide_loads: hot loads of 16 bytes from global memory, into registers or on to shared memory.
+    :ivar narrow_loads: hot loads of less.
     :ivar matrix: the kind of its matrix instructions: ``mma``, ``wgmma`` (Hopper), ``tcgen05`` (Blackwell), or none.
     """
 
     registers: int
     stack: int
-    spills_in_loops: int
-    spills_elsewhere: int
+    hot_spills: int
+    cold_spills: int
     wide_loads: int
     narrow_loads: int
     matrix: str
@@ -71,15 +72,16 @@ def inspect(cubin: bytes) -> Code:
     kernel = _RESOURCES.search(usage)
     if kernel is None:
         raise ValueError("the cubin holds no kernel")
-    spills = [each for each in instructions if each.name in {"LDL", "STL"}]
-    loads = [each for each in instructions if each.name in {"LDG", "LDGSTS", "UTMALDG", "UBLKCP"}]
-    loads = [each for each in loads if each.in_loop] or loads
+    loops = any(each.in_loop and each.name in _LOADS for each in instructions)
+    hot = [each for each in instructions if each.in_loop] if loops else instructions
+    loads = [each for each in hot if each.name in _LOADS]
     wide = sum(_is_wide(load) for load in loads)
+    spills, hot_spills = (sum(each.name in _LOCAL for each in some) for some in (instructions, hot))
     return Code(
         registers=int(kernel[1]),
         stack=int(kernel[2]),
-        spills_in_loops=sum(each.in_loop for each in spills),
-        spills_elsewhere=sum(not each.in_loop for each in spills),
+        hot_spills=hot_spills,
+        cold_spills=spills - hot_spills,
         wide_loads=wide,
         narrow_loads=len(loads) - wide,
         matrix=_matrix(instructions),

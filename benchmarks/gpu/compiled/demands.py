@@ -11,7 +11,7 @@ from kernels.gpu.compile_only import SHARED_MEMORY
 def complaints(row: Row) -> Iterator[str]:
     """What is wrong with a kernel; nothing if all is well."""
     code = row.code
-    if code.spills_in_loops:
-        yield f"{code.spills_in_loops} accesses to local memory in loops"
+    if code.hot_spills:
+        yield f"{code.hot_spills} accesses to local memory in loops"
     if row.shared > SHARED_MEMORY[row.key.capability]:
         yield f"{row.shared} bytes of shared memory"

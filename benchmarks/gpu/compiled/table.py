@@ -18,9 +18,10 @@ kernel that a call of the operation's public function launches, compiled for com
 
 - *warps*, *stages*: what it was compiled with, from the operation's `tiles.json`.
 - *registers*: per thread. *shared*: bytes per program; 166,912 are allowed on 8.0, 232,448 on 9.0 and 10.0.
-- *spills*: instructions that read or write local memory, in loops + elsewhere. *stack*: bytes of it per thread.
-- *loads*: instructions that load 16 bytes from global memory, into registers or on to shared memory, + those that load
-  less; in loops, or anywhere if no loop loads.
+- *spills*: instructions that read or write local memory, hot + others; hot are those in loops, or all where no loop
+  loads from global memory. *stack*: bytes of local memory per thread.
+- *loads*: hot instructions that load 16 bytes from global memory, into registers or on to shared memory, + those that
+  load less.
 - *matrix*: its matrix instructions: `mma` (8.0), `wgmma` (9.0), `tcgen05` (10.0).
 
 | operation | case | kernel | for | warps | stages | registers | shared | stack | spills | loads | matrix |
@@ -49,7 +50,7 @@ def line(row: Row) -> str:
         code.registers,
         row.shared,
         code.stack,
-        f"{code.spills_in_loops} + {code.spills_elsewhere}",
+        f"{code.hot_spills} + {code.cold_spills}",
         f"{code.wide_loads} + {code.narrow_loads}",
         code.matrix,
     )
