@@ -9,12 +9,18 @@ from torch.nn import functional
 from kernels.activation import silu_and_mul
 from kernels.gpu import device_of, tile_shape
 
+_DEPTHS = 16
+"""What Triton must know to divide a row's length before it loads 128 bits at once."""
+
 
 def most_few_rows(weight: Tensor) -> int:
     """Up to how many rows the Triton form multiplies.
 
-    16, as many as it can, until it is measured beside cuBLAS: up to there both are bound by reading the weight.
+    16, as many as it can, until it is measured beside cuBLAS: up to there both are bound by reading the weight. None
+    where the rows of a weight are not made of whole 128-bit loads.
     """
+    if weight.shape[1] % _DEPTHS:
+        return 0
     return tile_shape("linear", "few_rows", "rows", device_of(weight))["rows"]
 
 

@@ -94,7 +94,7 @@ def _launch(
     sums = x.new_empty((grid.splits, rows, weight.shape[0]), dtype=torch.float32) if grid.splits > 1 else None
     constants: dict[str, Any] = {
         "GATED": gated,
-        "EVEN": depth % (grid.splits * tile["block_k"]) == 0,
+        "EVEN": depth % tile["block_k"] == 0,
         "BLOCK_N": tile["block_n"],
         "BLOCK_K": tile["block_k"],
         "STAGES": tile["num_stages"],
@@ -115,11 +115,12 @@ def case(weight: Tensor) -> str:
 
 
 def _divided(columns: int, depth: int, tile: TileShape, multiprocessors: int) -> _Grid:
-    """Split the depth, by powers of two, until each multiprocessor has the programs that the table asks for or the
-    parts would be shorter than it allows."""
+    """Split the depth, by powers of two, while all programs still run at once, ``programs`` on a multiprocessor, and no
+    part is shorter than ``least_part``: a second wave that is not full leaves the memory idle for longer than the
+    first is short of programs."""
     tiles, splits = triton.cdiv(columns, tile["block_n"]), 1
     while (
-        tiles * splits < tile["programs"] * multiprocessors
+        tiles * 2 * splits <= tile["programs"] * multiprocessors
         and depth // (2 * splits) >= tile["least_part"]
         and splits < _MOST_SPLITS
     ):
