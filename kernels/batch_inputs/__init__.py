@@ -8,7 +8,7 @@ from kernels import gpu
 from kernels.batch_inputs import reference
 from kernels.batch_inputs.layout import ITEM_WORDS, BatchInputs, Item, RequestTables, StepSize
 
-__all__ = ["ITEM_WORDS", "BatchInputs", "Item", "RequestTables", "StepSize", "keep_tokens", "write_inputs"]
+__all__ = ["ITEM_WORDS", "BatchInputs", "Item", "RequestTables", "StepSize", "write_inputs"]
 
 
 def write_inputs(words: Tensor, size: StepSize, block_size: int, tables: RequestTables, inputs: BatchInputs) -> None:
@@ -27,20 +27,3 @@ def write_inputs(words: Tensor, size: StepSize, block_size: int, tables: Request
         form.write_inputs(words, size, block_size, tables, inputs)
     else:
         reference.write_inputs(words, size, block_size, tables, inputs)
-
-
-def keep_tokens(chosen: Tensor, rows: Tensor, positions: Tensor, tokens: Tensor) -> None:
-    """Put the tokens that a step has chosen where the next one looks for them: ``tokens[rows[i], positions[i]] =
-    chosen[i]``, where ``rows[i]`` is not -1.
-
-    :param chosen: ``[items]`` int32.
-    :param rows: ``[items]`` int32, each at most once.
-    :param positions: ``[items]`` int32; one past the end of a row is left out.
-    :param tokens: ``[rows, max_model_len]`` int32.
-    """
-    if gpu.serves(tokens):
-        from kernels.batch_inputs import triton as form
-
-        form.keep_tokens(chosen, rows, positions, tokens)
-    else:
-        reference.keep_tokens(chosen, rows, positions, tokens)

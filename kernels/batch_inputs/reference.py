@@ -48,10 +48,3 @@ def _pad(index: int, token: int, inputs: BatchInputs) -> None:
     inputs.sampled_rows[index] = -1
     inputs.sampled_positions[index] = 0
     inputs.last_tokens[index] = token
-
-
-def keep_tokens(chosen: Tensor, rows: Tensor, positions: Tensor, tokens: Tensor) -> None:
-    """See :func:`kernels.batch_inputs.keep_tokens`."""
-    for token, row, position in zip(chosen.tolist(), rows.tolist(), positions.tolist(), strict=True):
-        if row >= 0 and position < tokens.shape[1]:
-            tokens[row, position] = token

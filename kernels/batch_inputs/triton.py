@@ -140,38 +140,3 @@ def _block(index: tl.tensor, mask: tl.tensor, first_new: tl.tensor, row_blocks: 
     """Blocks number ``index`` of a request's table: those from ``first_new`` on are among the step's words."""
     old = tl.load(row_blocks + index, mask=mask & (index < first_new), other=0)
     return tl.load(new + index, mask=mask & (index >= first_new), other=0) + old
-
-
-def keep_tokens(chosen: Tensor, rows: Tensor, positions: Tensor, tokens: Tensor) -> None:
-    """See :func:`kernels.batch_inputs.keep_tokens`."""
-    items = chosen.shape[0]
-    shape = gpu.tile_shape("batch_inputs", "keep_tokens", "any", gpu.device_of(tokens))
-    _keep_tokens[(triton.cdiv(items, shape["block"]),)](
-        chosen,
-        rows,
-        positions,
-        tokens,
-        items,
-        max_model_len=tokens.stride(0),
-        BLOCK=shape["block"],
-        num_warps=shape["num_warps"],
-    )
-
-
-@triton.jit(do_not_specialize=["items"])  # type: ignore[untyped-decorator]
-def _keep_tokens(
-    chosen: tl.tensor,
-    rows: tl.tensor,
-    positions: tl.tensor,
-    tokens: tl.tensor,
-    items: int,
-    max_model_len: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = index < items
-    row = tl.load(rows + index, mask=there, other=-1)
-    position = tl.load(positions + index, mask=there, other=0)
-    chosen_token = tl.load(chosen + index, mask=there, other=0)
-    place = row.to(tl.int64) * max_model_len + position
-    tl.store(tokens + place, chosen_token, mask=(row >= 0) & (position < max_model_len))

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels import gpu
+from kernels.attention import LayerCache
 from kernels.attention.native import stores
 from kernels.linear import EXACT, INT8
 from kernels.native import library
@@ -19,6 +21,7 @@ from serving_image.engine.core import EngineCore
 from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import EngineReady
 from serving_image.engine.scheduler import Scheduler
+from serving_image.engine.step import StepRunner
 from serving_image.engine.timeline import BootTimeline
 from serving_image.errors import StartupError
 from serving_image.models.config import decoder_shapes
@@ -34,6 +37,7 @@ from serving_image.models.weights import (
 from serving_image.options import EngineOptions
 from serving_image.runtime.batch_invariance import check_batch_invariance
 from serving_image.runtime.device import available_cores, choose_device, choose_dtype
+from serving_image.runtime.gpu.gpu_runner import GPURunner
 from serving_image.runtime.kv_storage import allocate_kv_cache
 from serving_image.runtime.memory import free_memory, plan_kv_cache
 from serving_image.runtime.runner import Runner
@@ -65,12 +69,12 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         plan = plan_kv_cache(decoder.config, decoder.dtype, device, options, free_memory(device))
         caches = allocate_kv_cache(decoder.config, plan.num_blocks, plan.block_size, decoder.dtype, device)
     check_batch_invariance(options, decoder.config, caches[0])
-    if stores(caches[0]):
+    if not gpu.serves(caches[0].key) and stores(caches[0]):
         # The compiled kernels have threads of their own; what is left to torch is too small to share.
         torch.set_num_threads(1)
     pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
-        runner=Runner(decoder, caches, plan.max_model_len),
+        runner=_runner(decoder, caches, plan.max_model_len, options),
         pool=pool,
         scheduler=Scheduler(pool, options.max_num_seqs, options.max_num_batched_tokens),
         max_model_len=plan.max_model_len,
@@ -92,6 +96,18 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         boot=timeline.phases,
     )
     return BootedEngine(core, ready)
+
+
+def _runner(decoder: Decoder, caches: list[LayerCache], max_model_len: int, options: EngineOptions) -> StepRunner:
+    if gpu.serves(caches[0].key):
+        return GPURunner(
+            decoder,
+            caches,
+            max_model_len=max_model_len,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+        )
+    return Runner(decoder, caches, max_model_len)
 
 
 def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:

@@ -191,6 +191,7 @@ class EngineCore:
         if not requests:
             return
         self._scheduler.remove(requests)
+        self._runner.forget(requests)
         for request in requests:
             del self._live[request.request_id]
         if not self._live:

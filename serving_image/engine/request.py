@@ -23,7 +23,7 @@ class Request:
     Everything but ``tokens``, ``num_pending``, ``num_computed_tokens``, ``num_cached_tokens``, ``blocks``,
     ``prompt_logprobs`` (as far as the prompt has been read back) and ``queue_seconds`` (how long it waited until it was
     first scheduled; None before) is derived or fixed. ``order`` counts arrivals; the scheduler gives it.
-    ``device_tokens`` belongs to the runner alone: the same tokens, but ahead by those that are pending.
+    ``device_tokens`` belongs to a CPU's runner alone: the same tokens, but ahead by those that are pending.
     """
 
     request_id: str

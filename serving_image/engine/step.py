@@ -6,8 +6,8 @@
     device               └── step 1 ────────────┴── step 2 ────────────────────┴── step 3 …
 
 A step that is launched knows nothing of the host's later decisions: everything it needs is copied into its
-:class:`ScheduledRequest`, and the tokens that an earlier step has yet to sample are in ``Request.device_tokens`` by the
-time it runs.
+:class:`ScheduledRequest`, and the tokens that an earlier step has yet to sample are where the runner keeps them by the
+time it runs: on a CPU in ``Request.device_tokens``, on a GPU in rows of its own.
 """
 
 from __future__ import annotations
@@ -68,10 +68,14 @@ class PendingStep(Protocol):
 
 
 class StepRunner(Protocol):
-    """What computes steps, in the order of their launching; :class:`serving_image.runtime.runner.Runner`."""
+    """What computes steps, in the order of their launching: :class:`serving_image.runtime.runner.Runner` on a CPU,
+    :class:`serving_image.runtime.gpu.gpu_runner.GPURunner` on a GPU."""
 
     @property
     def vocab_size(self) -> int: ...
 
     def launch(self, scheduled: Sequence[ScheduledRequest], /) -> PendingStep:
         """Start computing and return at once."""
+
+    def forget(self, requests: Sequence[Request], /) -> None:
+        """Drop what is kept for requests that have ended; a step that was launched may still run some."""

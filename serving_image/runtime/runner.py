@@ -19,19 +19,13 @@ from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
 from serving_image.models.decoder import Decoder
 from serving_image.runtime.batch import decoder_input
 from serving_image.runtime.decode_programs import DecodePrograms
+from serving_image.runtime.failures import NOTHING_TO_CHOOSE, RAISED
 from serving_image.runtime.sampler import SamplingRow, sample, token_logprobs
 
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_A_TIME = 64
 """Prompt positions whose scores exist at once: over 32,000 tokens, 8 MB instead of 260 for a prompt of 2,048."""
-
-
-_RAISED = "The engine failed while computing this request; its log says why. Other requests go on."
-_NOTHING_TO_CHOOSE = (
-    "No token can be chosen: allowed_token_ids, bad_words, logit_bias and min_tokens together forbid all, or the "
-    "model's scores overflowed."
-)
 
 
 class LaunchedStep:
@@ -76,6 +70,9 @@ class Runner:
         """Start computing and return at once."""
         return LaunchedStep(self._thread.submit(self._compute, list(scheduled)))
 
+    def forget(self, requests: Sequence[Request]) -> None:
+        """Nothing is kept of a request but what it holds itself."""
+
     def _compute(self, scheduled: list[ScheduledRequest]) -> StepResult:
         started = time.perf_counter()
         result = StepResult(failed={r: self._failed[r] for r, *_ in scheduled if r in self._failed})
@@ -98,12 +95,12 @@ class Runner:
                     self._run([item], result)
             else:
                 logger.exception("request %s failed", items[0].request.request_id)
-                result.failed[items[0].request] = _RAISED
+                result.failed[items[0].request] = RAISED
             return
         result.prompt_logprobs.update(forward.prompt_logprobs)
         for request, token in forward.sampled.items():
             if token is None:
-                result.failed[request] = _NOTHING_TO_CHOOSE
+                result.failed[request] = NOTHING_TO_CHOOSE
             else:
                 request.device_tokens.append(token.token_id)
                 result.sampled[request] = token

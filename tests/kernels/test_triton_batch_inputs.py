@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.batch_inputs import BatchInputs, Item, RequestTables, StepSize, keep_tokens, reference, write_inputs
+from kernels.batch_inputs import BatchInputs, Item, RequestTables, StepSize, reference, write_inputs
 from kernels.gpu import Device, standing_in
 
 CPU = torch.device("cpu")
@@ -109,21 +109,6 @@ def test_the_triton_form_equals_the_reference(
         assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
     for name in RequestTables._fields:
         assert torch.equal(getattr(found_tables, name).cpu(), getattr(expected_tables, name)), name
-
-
-@pytest.mark.parametrize("items", [1, 5, 300])
-def test_chosen_tokens_are_kept_and_nothing_else_is_touched(items: int, gpu: torch.device) -> None:
-    tokens = torch.full((items + 3, 6), POISON, dtype=torch.int32)
-    choose = random.Random(items)  # noqa: S311 (not for security)
-    rows = torch.tensor(choose.sample(range(items + 3), items), dtype=torch.int32)
-    rows[choose.sample(range(items), items // 3)] = -1
-    positions = torch.tensor(choose.choices(range(7), k=items), dtype=torch.int32)
-    chosen = torch.tensor(choose.choices(range(-1, 100), k=items), dtype=torch.int32)
-    expected = tokens.clone()
-    reference.keep_tokens(chosen, rows, positions, expected)
-    found = tokens.to(gpu)
-    keep_tokens(chosen.to(gpu), rows.to(gpu), positions.to(gpu), found)
-    assert torch.equal(found.cpu(), expected)
 
 
 def test_a_batch_without_room_is_refused() -> None:

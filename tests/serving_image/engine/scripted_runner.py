@@ -89,7 +89,7 @@ class ScriptedRunner:
     """``log`` has ("launch", n) and ("read", n) as they happened and ``steps`` what was launched.
 
     ``fails`` says which items raise an error. ``waits_before_end`` is how often a wait ends before the step does.
-    ``quick``, fixed for its life, computes steps when they are launched.
+    ``quick``, fixed for its life, computes steps when they are launched. ``forgotten`` are the requests it was told of.
     """
 
     vocab_size = VOCAB_SIZE
@@ -99,6 +99,7 @@ class ScriptedRunner:
         self.log: list[tuple[str, int]] = []
         self.steps: list[list[ScheduledRequest]] = []
         self.fails: Callable[[ScheduledRequest], bool] = lambda _: False
+        self.forgotten: list[Request] = []
         self.lost: Exception | None = None
         self.waits_before_end = 0
         self.quick = False
@@ -111,6 +112,9 @@ class ScriptedRunner:
         if self.quick:
             step.compute()
         return step
+
+    def forget(self, requests: Sequence[Request]) -> None:
+        self.forgotten += requests
 
     def compute(self, items: list[ScheduledRequest]) -> StepResult:
         result = StepResult(seconds=0.25)

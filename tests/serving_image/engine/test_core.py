@@ -67,6 +67,20 @@ def test_a_crowd_in_chunks_gets_what_each_gets_alone(quick: bool, enable_prefix_
     assert sum(item.samples for step in engine.runner.steps for item in step) == sum(range(1, 21))
 
 
+def test_the_runner_is_told_of_every_request_that_has_ended() -> None:
+    """Finished, failed, aborted while it ran or before it did; once each."""
+    engine = ScriptedEngine(max_num_seqs=3)
+    engine.runner.fails = lambda item: item.request.request_id == "fails"
+    for name in ("done", "fails", "aborted", "waiting"):
+        assert engine.core.add(ask(name, _prompt(5), 3)) is None
+    for _ in range(3):
+        engine.core.step()
+    assert [request.request_id for request in engine.runner.forgotten] == ["fails"]
+    engine.core.abort(["aborted", "waiting", "nobody"])
+    run_to_end(engine.core)
+    assert [request.request_id for request in engine.runner.forgotten] == ["fails", "aborted", "waiting", "done"]
+
+
 def test_a_stop_token_found_one_step_late_ends_the_request_there() -> None:
     engine = ScriptedEngine()
     prompt = _prompt(5)

@@ -18,6 +18,7 @@ from pathlib import Path
 from serving_image.engine.core import EngineCore
 from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import BootPhase, EngineReady
+from serving_image.engine.request import Request
 from serving_image.engine.scheduler import Scheduler
 from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
 from serving_image.engine.timeline import BootTimeline
@@ -48,6 +49,9 @@ class StuckDevice:
 
     def launch(self, scheduled: Sequence[ScheduledRequest]) -> Pending:
         return Pending(self._worker.submit(self._compute, list(scheduled)))
+
+    def forget(self, requests: Sequence[Request]) -> None:
+        """Nothing is kept."""
 
     def _compute(self, scheduled: list[ScheduledRequest]) -> StepResult:
         self._steps += 1

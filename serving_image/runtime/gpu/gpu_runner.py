@@ -1,0 +1,133 @@
+"""Launches steps on the device and returns at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from kernels import gpu
+from kernels.attention import LayerCache
+from kernels.attention.launch import LaunchPlan, plan_launch
+from serving_image.engine.request import Request
+from serving_image.engine.step import ScheduledRequest, StepResult
+from serving_image.models.decoder import Decoder
+from serving_image.runtime.failures import RAISED
+from serving_image.runtime.gpu.decode_graphs import DecodeGraphs, GraphKey
+from serving_image.runtime.gpu.moment import mark
+from serving_image.runtime.gpu.pending_step import GPUStep, LaunchedItems
+from serving_image.runtime.gpu.request_rows import RequestRows
+from serving_image.runtime.gpu.step_inputs import StepInputs
+from serving_image.runtime.gpu.step_sampler import StepSampler
+
+logger = logging.getLogger(__name__)
+
+
+class GPURunner:
+    """The decoder and its cache on a device that works in order, while the host goes on.
+
+    A step is launched in the caller's thread. Nothing there waits for the device, but where a kernel is compiled, a
+    CUDA graph captured or a computation fails. Steps may be launched before those before them have been read, but not
+    more than one: the host's buffers are two.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        caches: list[LayerCache],
+        *,
+        max_model_len: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+    ) -> None:
+        self._decoder = decoder
+        self._caches = caches
+        self._device = gpu.device_of(caches[0].key)
+        block_size, vocab_size = caches[0].block_size, decoder.config.vocab_size
+        max_blocks = -(-max_model_len // block_size)
+        self._rows = RequestRows(max_num_seqs, max_model_len, max_blocks, vocab_size, decoder.device)
+        max_tokens = max(max_num_seqs, max_num_batched_tokens)
+        self._inputs = StepInputs(self._rows.tables, max_num_seqs, max_tokens, block_size)
+        self._graphs = DecodeGraphs(self._decode, max_num_seqs, decoder.device)
+        self._sampler = StepSampler(decoder, self._rows.sampling)
+        self._first: GPUStep | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        return self._decoder.config.vocab_size
+
+    @torch.inference_mode()
+    def launch(self, scheduled: Sequence[ScheduledRequest]) -> GPUStep:
+        """Start computing and return at once. Raises only if the device is lost for good."""
+        started = mark(self._decoder.device)
+        result = StepResult()
+        # Attention takes sequences of one token first.
+        items = sorted(scheduled, key=lambda item: item.num_tokens > 1)
+        launched = self._launch(items, result)
+        step = GPUStep(started, mark(self._decoder.device), launched, result)
+        if self._first is None and any(items.chosen is not None for items in launched):
+            self._first = step
+        return step
+
+    def forget(self, requests: Sequence[Request]) -> None:
+        """Give the rows of requests that have ended to others."""
+        self._rows.forget(requests)
+
+    def _launch(self, items: Sequence[ScheduledRequest], result: StepResult) -> list[LaunchedItems]:
+        """Launch ``items``. If that raises, each by itself, so that only the culprit fails."""
+        try:
+            return [self._launch_together(items)]
+        except torch.AcceleratorError:
+            raise
+        except Exception:
+            if self._decoder.device.type == "cuda":
+                torch.cuda.synchronize(self._decoder.device)  # raises if the device is what failed
+            if len(items) > 1:
+                logger.exception("a step of %d requests failed; each is tried by itself", len(items))
+                return [launched for item in items for launched in self._launch([item], result)]
+            logger.exception("request %s failed", items[0].request.request_id)
+            result.failed[items[0].request] = RAISED
+            return []
+
+    def _launch_together(self, items: Sequence[ScheduledRequest]) -> LaunchedItems:
+        rows = self._rows.admit([item.request for item in items])
+        decodes = items[-1].num_tokens == 1
+        size = self._graphs.size_for(len(items)) if decodes else len(items)
+        plan = self._plan(items, size - len(items))
+        self._inputs.write(items, rows, size - len(items), plan.split_tokens)
+        if decodes:
+            answered = self._first is not None and self._first.answered
+            hidden = self._graphs.run(GraphKey(size, plan.splits), may_capture=answered)
+        else:
+            num_tokens = sum(item.num_tokens for item in items)
+            hidden = self._decoder.forward(self._inputs.batch(len(items), num_tokens, plan), self._caches)
+        reports = [
+            self._sampler.report_prompt(part, item, row)
+            for item, row, part in zip(items, rows, _by_item(hidden, items), strict=True)
+            if item.request.sampling.prompt_logprobs is not None and item.start < item.request.num_prompt_tokens
+        ]
+        if not any(item.samples for item in items):
+            return LaunchedItems(items, None, reports)
+        sampled = self._inputs.sampled(size)
+        # The output layer is a quarter of a small model's work, so only each item's last row goes through it.
+        last = hidden if decodes else hidden.index_select(0, sampled.last_tokens)
+        return LaunchedItems(items, self._sampler.choose(last, items, rows, sampled), reports)
+
+    def _plan(self, items: Sequence[ScheduledRequest], padding: int) -> LaunchPlan:
+        queries = [item.num_tokens for item in items] + [1] * padding
+        contexts = [item.start + item.num_tokens for item in items] + [0] * padding
+        return plan_launch(queries, contexts, self._caches[0].kv_heads, self._device)
+
+    def _decode(self, key: GraphKey) -> Tensor:
+        """A forward pass of single tokens, out of the inputs' memory."""
+        plan = LaunchPlan(decodes=key.rows, max_queries=0, splits=key.splits, split_tokens=0)
+        return self._decoder.forward(self._inputs.batch(key.rows, key.rows, plan), self._caches)
+
+
+def _by_item(hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Tensor]:
+    """Each item's rows of ``hidden``."""
+    starts = [0, *accumulate(item.num_tokens for item in items)]
+    return [hidden[start : start + item.num_tokens] for start, item in zip(starts, items, strict=False)]
