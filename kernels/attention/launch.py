@@ -57,17 +57,15 @@ def plan_launch(
 ) -> LaunchPlan:
     """Choose what :class:`~kernels.attention.cache.Launch` holds.
 
-    :param queries: each sequence's query tokens; sequences of at most one before all others.
+    :param queries: each sequence's query tokens. Those of at most one that come first are decodes; a later one is served
+        as a chunk of one token, which is slow.
     :param contexts: each sequence's context in tokens, 0 for rows that only fill a graph.
     :param kv_heads: KV heads that a layer's cache holds on this device.
     :param window: if every layer's window is as short; a windowed layer among others divides its own window.
-    :raises ValueError: a sequence of one query token follows one of more.
 
     ``splits`` is a power of two, so that few CUDA graphs exist. Takes a few microseconds for 256 sequences.
     """
     decodes = next((index for index, count in enumerate(queries) if count > 1), len(queries))
-    if any(count == 1 for count in queries[decodes:]):
-        raise ValueError("sequences of one query token must come before all others")
     read = contexts[:decodes] if window is None else [min(context, window) for context in contexts[:decodes]]
     split_tokens = _split_tokens(read, kv_heads, device)
     splits = 1 << (-(-max(read, default=1) // split_tokens) - 1).bit_length()
