@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.gpu.compiled.case import Case
-from benchmarks.gpu.compiled.cases import elementwise
+from benchmarks.gpu.compiled.cases import attention, elementwise
 
-_SOURCES = (elementwise.cases,)
+_SOURCES = (attention.cases, elementwise.cases)
 
 
 def all_cases() -> dict[tuple[str, str], Case]:

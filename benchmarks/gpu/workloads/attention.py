@@ -1,0 +1,84 @@
+"""Batches of paged attention: random keys and values in pages that lie in no order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.workloads.tensors import random
+from kernels.attention import PLAIN, AttentionVariant, Launch, LayerCache, PagedBatch, paged_attention, plan_launch
+from kernels.gpu import device_of
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """One layer's heads and cache; by default those of Llama 3 8B. ``cache_dtype`` None: the queries'."""
+
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    dtype: torch.dtype = torch.bfloat16
+    cache_dtype: torch.dtype | None = None
+    page: int = 32
+
+    def pool(self, tokens: int, device: torch.device) -> LayerCache:
+        """A cache for so many tokens, full of random values."""
+        dtype = self.cache_dtype or self.dtype
+        shape = (-(-tokens // self.page), self.kv_heads, self.page, self.head_dim)
+        scales = torch.ones(2, self.kv_heads, device=device) if dtype == torch.float8_e4m3fn else None
+        return LayerCache(random(shape, dtype, device), random(shape, dtype, device), scales)
+
+
+class AttentionCall(NamedTuple):
+    """Arguments of :func:`kernels.attention.paged_attention`. Called, it attends."""
+
+    query: Tensor
+    cache: LayerCache
+    batch: PagedBatch
+    variant: AttentionVariant = PLAIN
+
+    def __call__(self) -> Tensor:
+        return paged_attention(self.query, self.cache, self.batch, self.query.shape[2] ** -0.5, self.variant)
+
+
+def attention(
+    heads: Heads,
+    queries: Sequence[int],
+    contexts: Sequence[int],
+    cache: LayerCache,
+    *,
+    splits: int | None = None,
+    variant: AttentionVariant = PLAIN,
+) -> AttentionCall:
+    """A batch over a cache that holds all its contexts.
+
+    :param queries: each sequence's query tokens; those of one first.
+    :param splits: programs that share a decode's context; None: as the engine plans.
+    """
+    device = cache.key.device
+    query = random((sum(queries), heads.heads, heads.head_dim), heads.dtype, device)
+    pages = [-(-context // heads.page) for context in contexts]
+    order = torch.randperm(sum(pages), dtype=torch.int32).split(pages)
+    tables = torch.nn.utils.rnn.pad_sequence(list(order), batch_first=True)
+    decodes = sum(count == 1 for count in queries)
+    plan = plan_launch(queries, contexts, heads.kv_heads, device_of(query))
+    if splits is not None:
+        longest = max(contexts[:decodes], default=1)
+        plan = plan._replace(splits=splits, split_tokens=-(-longest // splits))
+    batch = PagedBatch(
+        query_starts=_int32([0, *accumulate(queries)], device),
+        context_lengths=_int32(contexts, device),
+        block_tables=tables.to(device),
+        slots=torch.zeros(sum(queries), dtype=torch.int64, device=device),
+        launch=Launch(decodes, plan.max_queries, plan.splits, _int32([plan.split_tokens], device)),
+    )
+    return AttentionCall(query, cache, batch, variant)
+
+
+def _int32(values: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)
