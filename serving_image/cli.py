@@ -22,7 +22,6 @@ from serving_image.options import EngineOptions, ServerOptions
 
 #: Options of the public contract that this version does not serve: refused by name, never ignored.
 UNSERVED_OPTIONS = (
-    "--kv-cache-dtype",
     "--tensor-parallel-size",
     "--lora",
     "--speculative",
@@ -120,6 +119,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         max_num_seqs=arguments.max_num_seqs,
         max_num_batched_tokens=arguments.max_num_batched_tokens,
         kv_cache_memory=arguments.kv_cache_memory,
+        kv_cache_dtype=arguments.kv_cache_dtype,
         block_size=arguments.block_size,
         enable_prefix_caching=arguments.enable_prefix_caching,
         batch_invariant=arguments.batch_invariant,
@@ -158,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-num-seqs", type=_integer(1), default=64, metavar="N", help="most sequences in one batch")
     add("--max-num-batched-tokens", type=_integer(1), default=2048, metavar="N", help="most tokens in one step")
     add("--kv-cache-memory", type=_integer(1), metavar="BYTES", help="memory for the KV cache (default: what fits)")
+    add(
+        "--kv-cache-dtype",
+        choices=("auto", "fp8"),
+        default="auto",
+        help="of the KV cache; fp8 (e4m3) halves its memory, on GPUs that have it (default: the model's own)",
+    )
     add("--block-size", type=_integer(1), metavar="N", help="tokens per block of the KV cache")
     add(
         "--enable-prefix-caching",

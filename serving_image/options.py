@@ -9,6 +9,7 @@ import msgspec
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
+KVCacheDType = Literal["auto", "fp8"]
 Quantization = Literal["auto", "none", "int8-dynamic"]
 LogFormat = Literal["text", "json"]
 
@@ -30,6 +31,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     kv_cache_memory: int | None = None
+    kv_cache_dtype: KVCacheDType = "auto"
     block_size: int | None = None
     enable_prefix_caching: bool = True
     batch_invariant: bool = False

@@ -6,8 +6,9 @@ The figures follow the engine's own plan, so that "it fits" on the launch page i
     ├─ overhead       two Python processes with torch, the device's context
     ├─ weights        the safetensors files, in the dtype the engine computes in
     └─ the rest ── × share (0.3 on a CPU, which others use too; 0.9 on a GPU) ──┐
-       ├─ activations    the widest layer for one step's tokens, and logits     │ at most
-       └─ key/value cache  blocks of 32 (CPU) or 16 (GPU) tokens                ┘ this
+       ├─ activations    the widest layer for one step's tokens, and logits; on │ at most
+       │                 a GPU also what it keeps of each request               │
+       └─ key/value cache  blocks of 32 tokens                                  ┘ this
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from control_plane.providers.base import HardwareOffer
 #: A step of the engine at its default settings: tokens, and sequences that are sampled from.
 STEP_TOKENS = 2048
 STEP_SEQUENCES = 64
+#: Tokens in a block of the key/value cache.
+BLOCK_SIZE = 32
+#: How many parts attention divides a context into at most, on a GPU.
+MAX_SPLITS = 128
 #: The shortest context that is worth launching with, where the whole one does not fit.
 USEFUL_CONTEXT = 512
 
@@ -36,12 +41,11 @@ class _Device:
     """
 
     share: float
-    block_size: int
     overhead: int
 
 
-_CPU = _Device(share=0.3, block_size=32, overhead=400 * _MIB)
-_GPU = _Device(share=0.9, block_size=16, overhead=700 * _MIB)
+_CPU = _Device(share=0.3, overhead=400 * _MIB)
+_GPU = _Device(share=0.9, overhead=700 * _MIB)
 
 
 @dataclass(frozen=True)
@@ -103,24 +107,26 @@ def fit(facts: ModelFacts, offer: HardwareOffer, *, max_model_len: int | None = 
         return _refused(offer, "There are no safetensors weights, so their size is unknown.")
     width = compute_width(facts, offer)
     per_token, activations = kv_bytes_per_token(facts, width), _activations(facts, width)
+    wanted = max_model_len or facts.context or USEFUL_CONTEXT
     if per_token is None or activations is None:
         return _refused(offer, "config.json does not say enough to estimate memory (layers, heads, sizes).")
     if max_model_len and facts.context and max_model_len > facts.context:
         return _refused(offer, f"The model's context is {facts.context:,} tokens, less than {max_model_len:,}.")
 
     device = _CPU if offer.accelerator == "cpu" else _GPU
+    if device is _GPU:
+        activations += _device_state(facts, width, wanted)
     weights = facts.weight_bytes * max(1, width // DTYPE_BYTES.get(facts.dtype or "", width))
     usable = offer.memory_bytes // max(1, offer.accelerator_count)  # one engine computes on one device
     rest = usable - device.overhead - weights
-    blocks = max(0, int(rest * device.share) - activations) // (device.block_size * per_token)
-    capacity = blocks // concurrency * device.block_size
+    blocks = max(0, int(rest * device.share) - activations) // (BLOCK_SIZE * per_token)
+    capacity = blocks // concurrency * BLOCK_SIZE
 
-    wanted = max_model_len or facts.context or USEFUL_CONTEXT
     planned = wanted if max_model_len else min(wanted, max(capacity, min(wanted, USEFUL_CONTEXT)))
-    blocks_each = -(-planned // device.block_size)
+    blocks_each = -(-planned // BLOCK_SIZE)
     memory = Memory(
         weights=weights,
-        kv_cache=concurrency * blocks_each * device.block_size * per_token,
+        kv_cache=concurrency * blocks_each * BLOCK_SIZE * per_token,
         activations=activations,
         overhead=device.overhead,
     )
@@ -135,9 +141,21 @@ def _activations(facts: ModelFacts, width: int) -> int | None:
         return None
     if not (facts.kv_heads and facts.head_dim):
         return None
-    qkv = (facts.heads + 2 * facts.kv_heads) * facts.head_dim
-    per_token = 4 * facts.hidden_size + 2 * qkv + 4 * facts.intermediate_size
-    return STEP_TOKENS * per_token * width + STEP_SEQUENCES * facts.vocabulary * 4 * 6
+    return STEP_TOKENS * _elements_per_token(facts) * width + STEP_SEQUENCES * facts.vocabulary * 4 * 6
+
+
+def _elements_per_token(facts: ModelFacts) -> int:
+    hidden, intermediate, head_dim = facts.hidden_size or 0, facts.intermediate_size or 0, facts.head_dim or 0
+    qkv = ((facts.heads or 0) + 2 * (facts.kv_heads or 0)) * head_dim
+    return 4 * hidden + 2 * qkv + 4 * intermediate
+
+
+def _device_state(facts: ModelFacts, width: int, context: int) -> int:
+    """Bytes that a GPU holds for all sequences besides: the graphs' own activations, scratch of attention over split
+    contexts, tokens and two copies of the block table."""
+    partial = (facts.heads or 0) * MAX_SPLITS * ((facts.head_dim or 0) + 2) * 4
+    row = 4 * (context + 2 * -(-context // BLOCK_SIZE))
+    return STEP_SEQUENCES * (_elements_per_token(facts) * width + partial + row)
 
 
 def _why_not(memory: Memory, usable: int, device: _Device, rest: int) -> str:

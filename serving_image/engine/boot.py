@@ -36,7 +36,7 @@ from serving_image.models.weights import (
 )
 from serving_image.options import EngineOptions
 from serving_image.runtime.batch_invariance import check_batch_invariance
-from serving_image.runtime.device import available_cores, choose_device, choose_dtype
+from serving_image.runtime.device import available_cores, choose_cache_dtype, choose_device, choose_dtype
 from serving_image.runtime.gpu.gpu_runner import GPURunner
 from serving_image.runtime.kv_storage import allocate_kv_cache
 from serving_image.runtime.memory import free_memory, plan_kv_cache
@@ -59,6 +59,7 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     torch.set_num_threads(threads)
     library.set_threads(threads)
     device = choose_device(options.device)
+    cache_dtype = choose_cache_dtype(options.kv_cache_dtype, device)
     if device.type == "cpu" and library.processor_suffices() and library.load() is None:
         logger.warning("the compiled CPU kernels are not built, which is slower: run python -m kernels.native")
     with timeline.phase("configuration"):
@@ -66,8 +67,12 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     with timeline.phase("weights"):
         decoder = _load_decoder(folder, options, device)
     with timeline.phase("key/value cache"):
-        plan = plan_kv_cache(decoder.config, decoder.dtype, device, options, free_memory(device))
-        caches = allocate_kv_cache(decoder.config, plan.num_blocks, plan.block_size, decoder.dtype, device)
+        plan = plan_kv_cache(
+            decoder.config, decoder.dtype, device, options, free_memory(device), cache_dtype=cache_dtype
+        )
+        caches = allocate_kv_cache(
+            decoder.config, plan.num_blocks, plan.block_size, cache_dtype or decoder.dtype, device
+        )
     check_batch_invariance(options, decoder.config, caches[0])
     if not gpu.serves(caches[0].key) and stores(caches[0]):
         # The compiled kernels have threads of their own; what is left to torch is too small to share.
@@ -128,11 +133,11 @@ def _parameters(
     if options.load_format == "dummy":
         stored = getattr(torch, folder.stated_dtype or "bfloat16", torch.bfloat16)
         dtype = choose_dtype(options.dtype, stored, device)
-        yield iter_random_parameters(shapes, dtype, options.seed), dtype
+        yield iter_random_parameters(shapes, dtype, options.seed, device), dtype
         return
     sources = folder.architecture.sources(config)
     with ExitStack() as stack:
         checkpoint = Checkpoint.open(weight_files(folder.path), stack)
         check_complete(checkpoint, shapes, sources, lambda name: folder.architecture.is_redundant(config, name))
         dtype = choose_dtype(options.dtype, checkpoint.dtype, device)
-        yield iter_parameters(checkpoint, shapes, sources, dtype), dtype
+        yield iter_parameters(checkpoint, shapes, sources, dtype, device), dtype

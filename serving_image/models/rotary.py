@@ -67,7 +67,10 @@ class RotaryEmbedding:
     def __init__(self, config: RotaryConfig, device: torch.device) -> None:
         self._config = config
         self._amplitude = attention_amplitude(config)
-        if config.scaling != "dynamic":
+        if config.scaling == "dynamic":
+            # On the device now: a copy later would wait for it, and a CUDA graph cannot hold one.
+            self._exponents = _exponents(config.head_dim).to(device)
+        else:
             positions = torch.arange(config.extended_max_position, device=device)
             self._table = self._rotation(positions, inverse_frequencies(config).to(device))
 
@@ -101,7 +104,7 @@ class RotaryEmbedding:
         length = sequence_lengths.clamp_min(config.max_position).float()
         stretch = config.factor * length / config.max_position - (config.factor - 1)
         base = config.theta * stretch ** (config.head_dim / (config.head_dim - 2))
-        return 1.0 / base[:, None] ** _exponents(config.head_dim).to(base.device)
+        return 1.0 / base[:, None] ** self._exponents
 
 
 def inverse_frequencies(config: RotaryConfig) -> Tensor:

@@ -142,17 +142,19 @@ def iter_parameters(
     shapes: Mapping[str, tuple[int, ...]],
     sources: Mapping[str, tuple[Source, ...]],
     dtype: torch.dtype,
+    device: torch.device,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield every canonical parameter once, in ``dtype``, in the order of ``shapes``.
+    """Yield every canonical parameter once, in ``dtype``, on ``device``, in the order of ``shapes``.
 
-    A parameter with a single source of the right dtype is a view of the mapped file: whoever keeps it must copy it.
+    On a CPU a parameter with a single source of the right dtype is a view of the mapped file: whoever keeps it must
+    copy it. To a GPU each source is copied from the mapped file, and joined with others there.
     """
     for name, shape in shapes.items():
         parts = sources[name]
         if len(parts) == 1:
-            yield name, checkpoint.read(parts[0].name).to(dtype)
+            yield name, checkpoint.read(parts[0].name).to(device, dtype)
             continue
-        fused = torch.empty(shape, dtype=dtype)
+        fused = torch.empty(shape, dtype=dtype, device=device)
         row = 0
         for part in parts:
             fused[row : row + part.rows].copy_(checkpoint.read(part.name))
@@ -161,21 +163,22 @@ def iter_parameters(
 
 
 def iter_random_parameters(
-    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, seed: int
+    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, seed: int, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
-    """Random parameters for ``--load-format dummy``: norms 1, biases 0, matrices normal with deviation 0.02.
+    """Random parameters on ``device`` for ``--load-format dummy``: norms 1, biases 0, matrices normal with deviation
+    0.02; the same ones on every device.
 
     Matrices are pieces of one long pattern, each from another offset: drawing every number would take longer than
     reading a checkpoint (1.3 s for 246M parameters).
     """
     generator = torch.Generator().manual_seed(seed)
     # A prime length, so that the rows of a matrix, whatever its width, do not repeat.
-    pattern = torch.empty(_PATTERN_LENGTH).normal_(0, 0.02, generator=generator).to(dtype)
+    pattern = torch.empty(_PATTERN_LENGTH).normal_(0, 0.02, generator=generator).to(device, dtype)
     for name, shape in shapes.items():
         if name.endswith("norm.weight"):
-            yield name, torch.ones(shape, dtype=dtype)
+            yield name, torch.ones(shape, dtype=dtype, device=device)
         elif name.endswith(".bias"):
-            yield name, torch.zeros(shape, dtype=dtype)
+            yield name, torch.zeros(shape, dtype=dtype, device=device)
         else:
             size = torch.Size(shape).numel()
             offset = int(torch.randint(_PATTERN_LENGTH, (1,), generator=generator))

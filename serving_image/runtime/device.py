@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
+from kernels import gpu
 from serving_image.errors import StartupError
-from serving_image.options import Device, DType
+from serving_image.options import Device, DType, KVCacheDType
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FP8_CAPABILITY = 89
+"""Ada: the first GPUs that convert from and to fp8."""
 
 
 def choose_device(requested: Device) -> torch.device:
@@ -43,6 +46,25 @@ def choose_dtype(requested: DType, stored: torch.dtype, device: torch.device) ->
     if device.type == "cuda" and stored == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return stored
+
+
+def choose_cache_dtype(requested: KVCacheDType, device: torch.device) -> torch.dtype | None:
+    """The dtype of the key/value cache; None: that of the computation.
+
+    :raises StartupError: fp8 is asked for where no kernel reads it.
+    """
+    if requested == "auto":
+        return None
+    probe = torch.empty(0, device=device)
+    if not gpu.serves(probe):
+        raise StartupError("--kv-cache-dtype fp8 is for GPUs.", "Leave it out on a CPU.")
+    capability = gpu.device_of(probe).capability
+    if capability < _FP8_CAPABILITY:
+        raise StartupError(
+            f"--kv-cache-dtype fp8 needs a GPU of compute capability 8.9 or more; this one has {capability / 10}.",
+            "Leave it out.",
+        )
+    return torch.float8_e4m3fn
 
 
 def available_cores() -> int:

@@ -16,10 +16,13 @@ def allocate_kv_cache(
     """A cache of this many blocks for every layer.
 
     They are not cleared: a CPU then takes pages only when tokens reach them, and attention reads no slot that was not
-    written.
+    written. Checkpoints state no scales for a cache of fp8, so they are 1: keys and values beyond ±448 are cut.
     """
     shape = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
-    return [LayerCache(_empty(shape, dtype, device), _empty(shape, dtype, device)) for _ in range(config.num_layers)]
+    scales = torch.ones((2, config.num_kv_heads), device=device) if dtype.itemsize == 1 else None
+    return [
+        LayerCache(_empty(shape, dtype, device), _empty(shape, dtype, device), scales) for _ in range(config.num_layers)
+    ]
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

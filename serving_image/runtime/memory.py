@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from kernels.attention.launch import MAX_SPLITS
 from serving_image.errors import StartupError
 from serving_image.models.config import DecoderConfig
 from serving_image.options import EngineOptions
@@ -14,8 +15,8 @@ from serving_image.options import EngineOptions
 _CPU_SHARE = 0.3
 """Part of the free memory that the cache may take on a CPU, which others use too."""
 _GPU_SHARE = 0.9
-_BLOCK_SIZE = {"cpu": 32, "cuda": 16}
-"""Tokens per block: what the device's attention streams in one piece, and the grain at which prefixes are shared."""
+BLOCK_SIZE = 32
+"""Tokens per block: what a CPU's attention streams in one piece, and the grain at which prefixes are shared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,29 @@ class KVPlan:
 
 
 def plan_kv_cache(
-    config: DecoderConfig, dtype: torch.dtype, device: torch.device, options: EngineOptions, free_bytes: int
+    config: DecoderConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    options: EngineOptions,
+    free_bytes: int,
+    *,
+    cache_dtype: torch.dtype | None = None,
 ) -> KVPlan:
     """Size the cache to the memory that is free after the weights are in place.
 
+    What is free on a GPU is what other processes have left of it, so several engines can share one: the second takes
+    its part of what the first did not. With ``--kv-cache-memory`` each takes what it is told.
+
+    :param dtype: of the computation.
+    :param cache_dtype: of the cache; None: as the computation's.
     :param free_bytes: bytes the device has free.
     :raises StartupError: the context asked for does not fit, or no useful context does.
     """
-    block_size = options.block_size or _BLOCK_SIZE[device.type]
-    bytes_per_block = block_size * config.kv_elements_per_token * dtype.itemsize
+    block_size = options.block_size or BLOCK_SIZE
+    bytes_per_block = block_size * config.kv_elements_per_token * (cache_dtype or dtype).itemsize
     workspace = _workspace_bytes(config, dtype, options)
+    if device.type == "cuda":
+        workspace += _device_state_bytes(config, dtype, options, block_size)
     budget = options.kv_cache_memory
     if budget is None:
         share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
@@ -106,15 +120,31 @@ def _fit_context(options: EngineOptions, max_position: int, capacity: int) -> in
 
 
 def _workspace_bytes(config: DecoderConfig, dtype: torch.dtype, options: EngineOptions) -> int:
-    """Upper estimate of what a step allocates: the widest layer's activations, and logits with their sorted copies."""
-    per_token = 4 * config.hidden_size + 2 * config.qkv_size + 4 * config.intermediate_size
+    """Upper estimate of what a step allocates: the widest layer's activations, and scores with what becomes of them. On a
+    CPU those are sorted copies; on a GPU a copy to report from, the sampler's scratch, and counts for penalties."""
     per_sampled = config.vocab_size * 4 * 6
-    return options.max_num_batched_tokens * per_token * dtype.itemsize + options.max_num_seqs * per_sampled
+    tokens = options.max_num_batched_tokens * _activation_elements(config)
+    return tokens * dtype.itemsize + options.max_num_seqs * per_sampled
+
+
+def _activation_elements(config: DecoderConfig) -> int:
+    return 4 * config.hidden_size + 2 * config.qkv_size + 4 * config.intermediate_size
+
+
+def _device_state_bytes(config: DecoderConfig, dtype: torch.dtype, options: EngineOptions, block_size: int) -> int:
+    """What a GPU holds besides: the graphs' own activations, scratch of attention over split contexts, and for each
+    request its tokens and two copies of its block table."""
+    graphs = _activation_elements(config) * dtype.itemsize
+    partial = config.num_heads * MAX_SPLITS * (config.head_dim + 2) * 4
+    context = options.max_model_len or config.max_position
+    row = 4 * (context + 2 * -(-context // block_size))
+    return options.max_num_seqs * (graphs + partial + row)
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated on the device; on a CPU, also within the cgroup's limit."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading used for a while
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     available = _meminfo_available()

@@ -45,7 +45,7 @@ class TestOptions:
             "some/model --host ::1 --port 0 --served-model-name m --revision r --device cpu --dtype float32 "
             "--quantization int8-dynamic --batch-invariant --no-enable-prefix-caching "
             "--max-model-len 99 --max-num-seqs 3 --max-num-batched-tokens 77 "
-            "--kv-cache-memory 1000000 --block-size 16 --load-format dummy --model-impl native --seed 5 --threads 2 "
+            "--kv-cache-memory 1000000 --kv-cache-dtype fp8 --block-size 16 --load-format dummy --model-impl native --seed 5 --threads 2 "
             f"--log-format json --chat-template {template} --api-key-file {keys}"
         )
         server, engine = parse_options(line.split())
@@ -59,7 +59,8 @@ class TestOptions:
             False,
         )
         assert (engine.max_model_len, engine.max_num_seqs, engine.max_num_batched_tokens) == (99, 3, 77)
-        assert (engine.kv_cache_memory, engine.block_size, engine.seed, engine.threads) == (1_000_000, 16, 5, 2)
+        assert (engine.kv_cache_memory, engine.kv_cache_dtype) == (1_000_000, "fp8")
+        assert (engine.block_size, engine.seed, engine.threads) == (16, 5, 2)
 
     def test_max_model_len_may_be_auto(self):
         assert parse_options(["m", "--max-model-len", "auto"]).engine.max_model_len is None
@@ -77,6 +78,7 @@ class TestRefusals:
             (["m", "--max-num-seqs", "0"], "1 or more"),
             (["m", "--max-model-len", "long"], "--max-model-len"),
             (["m", "--dtype", "int3"], "--dtype"),
+            (["m", "--kv-cache-dtype", "int3"], "--kv-cache-dtype"),
             (["m", "--quantization", "awq"], "--quantization awq is not served by this version"),
             (["m", "--quantization", "magic"], "--quantization"),
             (["m", "--model-impl", "transformers"], "--model-impl transformers is not served by this version"),

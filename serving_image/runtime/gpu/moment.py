@@ -29,12 +29,12 @@ def mark(device: torch.device) -> Moment:
 
 class _CudaMoment:
     def __init__(self) -> None:
-        self._event = torch.cuda.Event(enable_timing=True)
+        self._event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
         self._event.record()
 
     @property
     def reached(self) -> bool:
-        return bool(self._event.query())
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         self._event.synchronize()

@@ -53,12 +53,16 @@ def offer(memory_bytes: int, accelerator: str = "NVIDIA H200", count: int = 1) -
 def test_llama_8b_by_hand() -> None:
     """On an 80 GiB GPU in bfloat16.
 
-    Keys and values: 2 × 32 layers × 8 heads × 128 × 2 bytes = 131,072 bytes a token; 16 tokens a block = 2 MiB.
+    Keys and values: 2 × 32 layers × 8 heads × 128 × 2 bytes = 131,072 bytes a token; 32 tokens a block = 4 MiB.
     A step: 2048 tokens × (4·4096 + 2·(32 + 2·8)·128 + 4·14336) × 2 bytes, and 64 × 128256 × 24 bytes of logits.
+    Besides, for 64 sequences: as much as a token of a step, 128 parts of (128 + 2) × 4 bytes for each of 32 heads, and
+    4 bytes for each of 8192 tokens and for each of 2 × 256 blocks.
     """
     assert kv_bytes_per_token(LLAMA_8B, 2) == 131_072
     activations = 2048 * (16_384 + 12_288 + 57_344) * 2 + 64 * 128_256 * 24
     assert activations == 549_322_752
+    activations += 64 * (86_016 * 2 + 128 * 130 * 4 * 32 + 4 * 8192 + 4 * 512)
+    assert activations == 698_875_904
 
     found = fit(LLAMA_8B, offer(80 * GIB), max_model_len=8192, concurrency=4)
 
@@ -66,16 +70,16 @@ def test_llama_8b_by_hand() -> None:
     assert found.memory == Memory(
         weights=16_060_522_496, kv_cache=4 * 8192 * 131_072, activations=activations, overhead=700 << 20
     )
-    # (80 GiB − 16,060,522,496 − 734,003,200) × 0.9 − 549,322,752 = 61,646,361,805 bytes: 29,395 blocks, 512 a sequence.
-    assert found.max_sequences == 29_395 // 512 == 57
+    # (80 GiB − 16,060,522,496 − 734,003,200) × 0.9 − 698,875,904 = 61,495,462,297 bytes: 14,661 blocks, 256 a sequence.
+    assert found.max_sequences == 14_661 // 256 == 57
     assert (found.max_model_len, found.why_not) == (8192, None)
 
 
 def test_a_small_gpu_gets_a_shorter_context_or_says_why_not() -> None:
-    """Of 24 GiB are left (25,769,803,776 − 16,060,522,496 − 734,003,200) × 0.9 − 549,322,752 bytes: 3589 blocks."""
+    """Of 24 GiB are left (25,769,803,776 − 16,060,522,496 − 734,003,200) × 0.9 − 732,299,264 bytes: 1751 blocks."""
     default = fit(LLAMA_8B, offer(24 * GIB))
-    assert (default.fits, default.max_model_len, default.max_sequences) == (True, 3589 * 16, 1)
-    assert fit(LLAMA_8B, offer(24 * GIB), concurrency=4).max_model_len == 3589 // 4 * 16
+    assert (default.fits, default.max_model_len, default.max_sequences) == (True, 1751 * 32, 1)
+    assert fit(LLAMA_8B, offer(24 * GIB), concurrency=4).max_model_len == 1751 // 4 * 32
     whole = fit(LLAMA_8B, offer(24 * GIB), max_model_len=131_072)
     assert (whole.fits, whole.max_sequences) == (False, 0)
     assert "shorter context" in (whole.why_not or "")

@@ -42,7 +42,7 @@ class Side:
 
     def __init__(self, model: ModelFolder, dtype: torch.dtype, layout: Layout, block_size: int = 32) -> None:
         config = model.decoder
-        parameters = iter_random_parameters(decoder_shapes(config), dtype, seed=3)
+        parameters = iter_random_parameters(decoder_shapes(config), dtype, seed=3, device=CPU)
         self.decoder = Decoder(config, parameters, dtype, CPU, layout)
         self.caches = allocate_kv_cache(config, NUM_REQUESTS * MAX_BLOCKS, block_size, dtype, CPU)
         for part in self.cache_memory:
