@@ -42,11 +42,11 @@ def load_tile(cache, page, start, inside, block_stride, C, MASKED: tl.constexpr)
         offset = page * block_stride + row % C.page * C.head_dim
         pointers = cache + offset[:, None] + dim[None, :]
     if MASKED and C.padded_dim != C.head_dim:
-        return tl.load(pointers, mask=inside[:, None] & (dim < C.head_dim)[None, :], other=0)
+        return tl.load(pointers, mask=inside[:, None] & (dim < C.head_dim)[None, :], other=0.0)
     elif MASKED:
-        return tl.load(pointers, mask=inside[:, None], other=0)
+        return tl.load(pointers, mask=inside[:, None], other=0.0)
     elif C.padded_dim != C.head_dim:
-        return tl.load(pointers, mask=(dim < C.head_dim)[None, :], other=0)
+        return tl.load(pointers, mask=(dim < C.head_dim)[None, :], other=0.0)
     else:
         return tl.load(pointers)
 
