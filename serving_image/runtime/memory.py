@@ -120,8 +120,8 @@ def _fit_context(options: EngineOptions, max_position: int, capacity: int) -> in
 
 
 def _workspace_bytes(config: DecoderConfig, dtype: torch.dtype, options: EngineOptions) -> int:
-    """Upper estimate of what a step allocates: the widest layer's activations, and scores with what becomes of them. On a
-    CPU those are sorted copies; on a GPU a copy to report from, the sampler's scratch, and counts for penalties."""
+    """Upper estimate of what a step allocates: the widest layer's activations, and scores with what is made of them. On
+    a CPU those are sorted copies; on a GPU a copy to report from, the sampler's scratch, and counts for penalties."""
     per_sampled = config.vocab_size * 4 * 6
     tokens = options.max_num_batched_tokens * _activation_elements(config)
     return tokens * dtype.itemsize + options.max_num_seqs * per_sampled

@@ -51,7 +51,7 @@ class Side:
 
     @property
     def cache_memory(self) -> list[torch.Tensor]:
-        return [part for cache in self.caches for part in cache]
+        return [part for cache in self.caches for part in (cache.key, cache.value)]
 
     @torch.inference_mode()
     def unrecorded(self, items: Sequence[ScheduledRequest]) -> torch.Tensor:
