@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +20,7 @@ _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^
 _LABEL = re.compile(r"^(\.L_x_\d+):")
 _TARGET = re.compile(r"`\((\.L_x_\d+)\)")
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
-_BITS = re.compile(r"\.(8|U8|S8|16|U16|S16|64|128)\b")
+_BITS = re.compile(r"\.[US]?(8|16|64|128)\b")
 _MATRIX = {"HMMA": "mma", "IMMA": "mma", "HGMMA": "wgmma", "QGMMA": "wgmma", "UTCHMMA": "tcgen05", "UTCQMMA": "tcgen05"}
 _LOADS = frozenset({"LDG", "LDGSTS", "UTMALDG", "UBLKCP"})
 _LOCAL = frozenset({"LDL", "STL"})
@@ -45,8 +46,8 @@ class Code:
     :ivar stack: bytes of local memory per thread.
     :ivar hot_spills: hot instructions that read or write local memory.
     :ivar cold_spills: the others.
-    :ivar wide_loads: hot loads of 16 bytes from global memory, into registers or on to shared memory.
-    :ivar narrow_loads: hot loads of less.
+    :ivar loads: how many hot instructions load from global memory, into registers or on to shared memory, by the bytes
+        that a thread loads; ``bulk``: Hopper's copies of whole tiles.
     :ivar matrix: the kind of its matrix instructions: ``mma``, ``wgmma`` (Hopper), ``tcgen05`` (Blackwell), or none.
     """
 
@@ -54,8 +55,7 @@ class Code:
     stack: int
     hot_spills: int
     cold_spills: int
-    wide_loads: int
-    narrow_loads: int
+    loads: dict[str, int]
     matrix: str
 
 
@@ -74,16 +74,13 @@ def inspect(cubin: bytes) -> Code:
         raise ValueError("the cubin holds no kernel")
     loops = any(each.in_loop and each.name in _LOADS for each in instructions)
     hot = [each for each in instructions if each.in_loop] if loops else instructions
-    loads = [each for each in hot if each.name in _LOADS]
-    wide = sum(_is_wide(load) for load in loads)
     spills, hot_spills = (sum(each.name in _LOCAL for each in some) for some in (instructions, hot))
     return Code(
         registers=int(kernel[1]),
         stack=int(kernel[2]),
         hot_spills=hot_spills,
         cold_spills=spills - hot_spills,
-        wide_loads=wide,
-        narrow_loads=len(loads) - wide,
+        loads=dict(Counter(_width(each) for each in hot if each.name in _LOADS)),
         matrix=_matrix(instructions),
     )
 
@@ -147,10 +144,11 @@ def _reachable(successors: list[list[int]], start: Iterable[int]) -> set[int]:
     return seen
 
 
-def _is_wide(load: Instruction) -> bool:
-    """16 bytes per thread; the bulk copies of Hopper move whole tiles."""
+def _width(load: Instruction) -> str:
+    if load.name in {"UTMALDG", "UBLKCP"}:
+        return "bulk"
     bits = _BITS.search(load.opcode)
-    return load.name in {"UTMALDG", "UBLKCP"} or (bits is not None and bits[1] == "128")
+    return str(int(bits[1]) // 8) if bits else "4"
 
 
 def _matrix(instructions: list[Instruction]) -> str:

@@ -20,7 +20,11 @@ from kernels.gpu.device import Device
 
 TileShape = Mapping[str, int]
 
-_trying: dict[tuple[str, str, str], TileShape] = {}
+Entry = tuple[str, str, str]
+"""Operation, kernel and case."""
+
+_trying: dict[Entry, TileShape] = {}
+_noted: list[dict[Entry, TileShape]] = []
 
 
 def tile_shape(operation: str, kernel: str, case: str, device: Device) -> TileShape:
@@ -29,8 +33,12 @@ def tile_shape(operation: str, kernel: str, case: str, device: Device) -> TileSh
     :param operation: the folder under ``kernels`` that holds the table.
     :raises KeyError: the table has no entry for this kernel and case, or none for so old a device.
     """
-    tried = _trying.get((operation, kernel, case))
-    return _chosen(operation, kernel, case, device.capability) if tried is None else tried
+    shape = _trying.get((operation, kernel, case))
+    if shape is None:
+        shape = _chosen(operation, kernel, case, device.capability)
+    for noted in _noted:
+        noted[operation, kernel, case] = shape
+    return shape
 
 
 @contextmanager
@@ -41,6 +49,17 @@ def trying(operation: str, kernel: str, case: str, shape: TileShape) -> Iterator
         yield
     finally:
         del _trying[operation, kernel, case]
+
+
+@contextmanager
+def noting() -> Iterator[dict[Entry, TileShape]]:
+    """Yield the entries that are asked for, as they are: for the tuner and for tests."""
+    noted: dict[Entry, TileShape] = {}
+    _noted.append(noted)
+    try:
+        yield noted
+    finally:
+        _noted.remove(noted)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,12 +10,30 @@ import torch
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn, "fp32": torch.float32}
 
 
+class Demand(NamedTuple):
+    """What one kernel's code must have.
+
+    :ivar streamed: bytes that a program loads in each round of its loop, all by loads of 16 bytes: so many for each
+        token, row or column of the tile, which is the entry ``unit`` of the shape that ``kernels/<op>/tiles.json`` has
+        for ``kernel``; 0: no loop streams.
+    :ivar matrix: whether it must multiply with the matrix instructions of the device's own kind.
+    """
+
+    kernel: str = ""
+    unit: str = "tile"
+    streamed: int = 0
+    matrix: bool = False
+
+
 class Case(NamedTuple):
     """``call`` launches the operation's kernels on tensors of which only shape, dtype, strides and alignment count.
 
-    The name is short and stays: it is a key of the committed table.
+    The name is short and stays: it is a key of the committed table. ``demands`` are by the name of the kernel's
+    function. Devices below ``least`` are not served.
     """
 
     operation: str
     name: str
     call: Callable[[], object]
+    demands: Mapping[str, Demand] = {}
+    least: int = 80

@@ -7,11 +7,21 @@ from collections.abc import Iterator
 from benchmarks.gpu.compiled.rows import Row
 from kernels.gpu.compile_only import SHARED_MEMORY
 
+MATRIX = {80: "mma", 90: "wgmma", 100: "tcgen05"}
+
 
 def complaints(row: Row) -> Iterator[str]:
     """What is wrong with a kernel; nothing if all is well."""
     code = row.code
     if code.hot_spills:
         yield f"{code.hot_spills} accesses to local memory in loops"
+    wide = 16 * 32 * row.num_warps * code.loads.get("16", 0)
+    if wide < row.streamed and "bulk" not in code.loads:
+        yield f"{wide} of {row.streamed} bytes are loaded by 16 at a time"
+    odd = {width: count for width, count in code.loads.items() if width in {"1", "2", "8"}}
+    if row.streamed and odd:
+        yield f"loads in loops by their bytes: {odd}"
+    if row.needs_matrix and MATRIX[row.key.capability] not in code.matrix:
+        yield f"matrix instructions: {code.matrix or 'none'}"
     if row.shared > SHARED_MEMORY[row.key.capability]:
         yield f"{row.shared} bytes of shared memory"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache
@@ -11,11 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.gpu.compiled.case import Case
+from benchmarks.gpu.compiled.case import Case, Demand
 from benchmarks.gpu.compiled.cases import all_cases
 from kernels.gpu import Device
 from kernels.gpu.compile_only import compiling_for
 from kernels.gpu.inspection import Code, inspect
+from kernels.gpu.tiles import Entry, TileShape, noting
 
 CAPABILITIES = {80: 108, 90: 132, 100: 148}
 """Multiprocessors of an A100, an H200 and a B200, by compute capability."""
@@ -29,13 +30,16 @@ class Key(NamedTuple):
 
 
 class Row(NamedTuple):
-    """``shared`` in bytes per program."""
+    """``shared`` in bytes per program. ``streamed``: bytes that a program must load by 16 at a time in each round of
+    its loop. ``needs_matrix``: whether it must have the device's own matrix instructions."""
 
     key: Key
     num_warps: int
     num_stages: int
     shared: int
     code: Code
+    streamed: int = 0
+    needs_matrix: bool = False
 
 
 class Failure(NamedTuple):
@@ -73,14 +77,22 @@ class Compiled(NamedTuple):
 
 def compiled(case: Case, capability: int) -> list[Row]:
     """The kernels that a call launches, each once, in order."""
-    with compiling_for(Device(capability, CAPABILITIES[capability])) as launched:
+    with compiling_for(Device(capability, CAPABILITIES[capability])) as launched, noting() as shapes:
         case.call()
     rows: dict[str, Row] = {}
     for launch in {each.cubin: each for each in launched}.values():
         name = launch.name if launch.name not in rows else f"{launch.name} ({len(rows) + 1})"
         key = Key(case.operation, case.name, name, capability)
-        rows[name] = Row(key, launch.num_warps, launch.num_stages, launch.shared, inspect(launch.cubin))
+        demand = case.demands.get(launch.name, Demand())
+        streamed = demand.streamed and demand.streamed * _unit(demand, shapes)
+        code = inspect(launch.cubin)
+        rows[name] = Row(key, launch.num_warps, launch.num_stages, launch.shared, code, streamed, demand.matrix)
     return list(rows.values())
+
+
+def _unit(demand: Demand, shapes: Mapping[Entry, TileShape]) -> int:
+    (shape,) = (shape for (_, kernel, _), shape in shapes.items() if kernel == demand.kernel)
+    return shape[demand.unit]
 
 
 def compile_all(works: Sequence[Work], workers: int) -> Compiled:
@@ -95,10 +107,11 @@ def all_work(operations: Iterable[str] = (), capabilities: Iterable[int] = tuple
     """Every case for every device; only these operations if any are named."""
     wanted = set(operations)
     return [
-        Work(operation, name, capability)
-        for operation, name in all_cases()
-        if not wanted or operation in wanted
+        Work(case.operation, case.name, capability)
+        for case in all_cases().values()
+        if not wanted or case.operation in wanted
         for capability in capabilities
+        if capability >= case.least
     ]
 
 
@@ -106,7 +119,13 @@ def _compile(work: Work) -> list[Row] | Failure:
     try:
         return compiled(_cases()[work.operation, work.case], work.capability)
     except Exception as error:
-        return Failure(*work, f"{type(error).__name__}: {error}")
+        return Failure(*work, _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """Triton shows the source first and the reason last."""
+    cause = f" from {_reason(error.__cause__)}" if error.__cause__ else ""
+    return f"{type(error).__name__}: {str(error)[-400:]}{cause}"
 
 
 @cache

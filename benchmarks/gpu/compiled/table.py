@@ -20,12 +20,11 @@ kernel that a call of the operation's public function launches, compiled for com
 - *registers*: per thread. *shared*: bytes per program; 166,912 are allowed on 8.0, 232,448 on 9.0 and 10.0.
 - *spills*: instructions that read or write local memory, hot + others; hot are those in loops, or all where no loop
   loads from global memory. *stack*: bytes of local memory per thread.
-- *loads*: hot instructions that load 16 bytes from global memory, into registers or on to shared memory, + those that
-  load less.
+- *loads*: hot instructions that load from global memory, into registers or on to shared memory, × bytes per thread.
 - *matrix*: its matrix instructions: `mma` (8.0), `wgmma` (9.0), `tcgen05` (10.0).
 
 | operation | case | kernel | for | warps | stages | registers | shared | stack | spills | loads | matrix |
-|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|
+|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|
 """
 
 
@@ -51,10 +50,14 @@ def line(row: Row) -> str:
         row.shared,
         code.stack,
         f"{code.hot_spills} + {code.cold_spills}",
-        f"{code.wide_loads} + {code.narrow_loads}",
+        ", ".join(f"{count} × {width}" for width, count in sorted(code.loads.items(), key=_width)),
         code.matrix,
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _width(item: tuple[str, int]) -> int:
+    return -int(item[0]) if item[0].isdigit() else -1000
 
 
 def committed(text: str) -> dict[Key, str]:

@@ -63,7 +63,7 @@ def attention(
     device = cache.key.device
     query = random((sum(queries), heads.heads, heads.head_dim), heads.dtype, device)
     pages = [-(-context // heads.page) for context in contexts]
-    order = torch.randperm(sum(pages), dtype=torch.int32).split(pages)
+    order = torch.split(torch.randperm(sum(pages), dtype=torch.int32), pages)
     tables = torch.nn.utils.rnn.pad_sequence(list(order), batch_first=True)
     decodes = sum(count == 1 for count in queries)
     plan = plan_launch(queries, contexts, heads.kv_heads, device_of(query))

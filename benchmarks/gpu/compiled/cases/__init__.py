@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.gpu.compiled.case import Case
-from benchmarks.gpu.compiled.cases import attention, elementwise
+from benchmarks.gpu.compiled.cases import attention, elementwise, linear, tokens
 
-_SOURCES = (attention.cases, elementwise.cases)
+_SOURCES = (attention.cases, elementwise.cases, linear.cases, tokens.cases)
 
 
 def all_cases() -> dict[tuple[str, str], Case]:

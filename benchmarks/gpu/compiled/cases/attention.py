@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.gpu.compiled.case import DTYPES, Case
+from benchmarks.gpu.compiled.case import DTYPES, Case, Demand
 from benchmarks.gpu.workloads.attention import Heads, attention
 from kernels.attention import PLAIN, AttentionVariant
 
@@ -62,7 +62,7 @@ def _decode(name: str, heads: Heads, splits: int, variant: AttentionVariant = PL
         pool = heads.pool(2 * _CONTEXT, _CPU)
         return attention(heads, [1, 1], [_CONTEXT, _CONTEXT], pool, splits=splits, variant=variant)()
 
-    return Case("attention", f"decode {name}", call)
+    return Case("attention", f"decode {name}", call, {"decode_kernel": Demand("decode", streamed=_streamed(heads))})
 
 
 def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case:
@@ -70,4 +70,11 @@ def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case
         pool = heads.pool(_CONTEXT, _CPU)
         return attention(heads, [_CONTEXT // 2], [_CONTEXT], pool, variant=variant)()
 
-    return Case("attention", f"prefill {name}", call)
+    # Products of float32 in full precision are not for the matrix units.
+    demand = Demand("prefill", streamed=_streamed(heads), matrix=heads.dtype != torch.float32)
+    return Case("attention", f"prefill {name}", call, {"prefill_kernel": demand})
+
+
+def _streamed(heads: Heads) -> int:
+    """Bytes of one token's key and value of one head."""
+    return 2 * heads.head_dim * (heads.cache_dtype or heads.dtype).itemsize

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, Case
+from kernels.activation import gelu_and_mul, silu_and_mul
 from kernels.layer_norm import layer_norm
 from kernels.rms_norm import rms_norm
 
@@ -24,6 +26,14 @@ def cases() -> Iterator[Case]:
     for hidden in _HIDDEN:
         yield _rms("bf16", hidden, residual=True)
         yield _layer("bf16", hidden, bias=False, residual=False)
+    for kind in ("bf16", "fp16", "fp32"):
+        yield _activation(f"{kind} silu", kind, silu_and_mul)
+    for approximate in ("none", "tanh"):
+        yield _activation(f"bf16 gelu {approximate}", "bf16", partial(gelu_and_mul, approximate=approximate))
+
+
+def _activation(name: str, kind: str, activation: Callable[[torch.Tensor], object]) -> Case:
+    return Case("activation", name, lambda: activation(torch.empty(_TOKENS, 2 * 14_336, dtype=DTYPES[kind])))
 
 
 def _rms(kind: str, hidden: int, *, residual: bool) -> Case:

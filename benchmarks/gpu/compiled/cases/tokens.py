@@ -1,0 +1,64 @@
+"""What prepares a step and what lies between a projection and attention: batch inputs, rotation and storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu.compiled.case import DTYPES, Case
+from benchmarks.gpu.workloads.attention import Heads
+from kernels.batch_inputs import ITEM_WORDS, BatchInputs, RequestTables, StepSize, write_inputs
+from kernels.rotate_and_store import rotate_and_store
+from kernels.rotate_and_store.norms import HeadNorms
+
+_TOKENS = 64
+_CPU = torch.device("cpu")
+
+
+def cases() -> Iterator[Case]:
+    """Every size of head, the dtypes, partial rotation and both norms."""
+    for head_dim in (64, 80, 96, 112, 128, 192, 256):
+        yield _rotate(f"bf16 d{head_dim}", Heads(head_dim=head_dim), head_dim // 2)
+    for kind in ("fp16", "fp32"):
+        yield _rotate(f"{kind} d128", Heads(dtype=DTYPES[kind]), 64)
+    yield _rotate("bf16 d128 fp8 cache", Heads(cache_dtype=DTYPES["fp8"]), 64)._replace(least=89)
+    yield _rotate("bf16 d128 partial", Heads(), 16)
+    yield _rotate("bf16 d128 stored only", Heads(), 0)
+    yield _rotate("bf16 d128 head norm", Heads(), 64, norm_heads=1)
+    yield _rotate("bf16 d128 projection norm", Heads(), 64, norm_heads=32)
+    yield Case("batch_inputs", "write", _write_inputs)
+
+
+def _rotate(name: str, heads: Heads, half: int, norm_heads: int = 0) -> Case:
+    def call() -> object:
+        width = (heads.heads + 2 * heads.kv_heads) * heads.head_dim
+        angles = torch.empty(_TOKENS, half)
+        norms = None
+        if norm_heads:
+            sizes = norm_heads, 1 if norm_heads == 1 else heads.kv_heads
+            query, key = (torch.empty(count * heads.head_dim, dtype=heads.dtype) for count in sizes)
+            norms = HeadNorms(query, key, 1e-6)
+        slots = torch.empty(_TOKENS, dtype=torch.int64)
+        qkv = torch.empty(_TOKENS, width, dtype=heads.dtype)
+        return rotate_and_store(qkv, angles, angles.clone(), slots, heads.pool(_TOKENS, _CPU), norms)
+
+    return Case("rotate_and_store", name, call)
+
+
+def _write_inputs() -> None:
+    items, max_model_len, max_blocks = 8, 4096, 128
+    of = {name: torch.empty(_TOKENS, dtype=torch.int64) for name in BatchInputs._fields}
+    for name in ("query_starts", "context_lengths", "sampled_rows", "sampled_positions", "split_tokens"):
+        of[name] = torch.empty(items + 1, dtype=torch.int32)
+    of["block_tables"] = torch.empty(items, max_blocks, dtype=torch.int32)
+    words = torch.empty(1 + ITEM_WORDS * items + 8, dtype=torch.int32)
+    write_inputs(words, StepSize(items, 0, 128), 32, _tables(items, max_model_len, max_blocks), BatchInputs(**of))
+
+
+def _tables(rows: int, max_model_len: int, max_blocks: int) -> RequestTables:
+    return RequestTables(
+        torch.empty(rows, max_model_len, dtype=torch.int32),
+        torch.empty(rows, dtype=torch.int32),
+        torch.empty(rows, max_blocks, dtype=torch.int32),
+    )
