@@ -45,7 +45,8 @@ class TestOptions:
             "some/model --host ::1 --port 0 --served-model-name m --revision r --device cpu --dtype float32 "
             "--quantization int8-dynamic --batch-invariant --no-enable-prefix-caching "
             "--max-model-len 99 --max-num-seqs 3 --max-num-batched-tokens 77 "
-            "--kv-cache-memory 1000000 --kv-cache-dtype fp8 --block-size 16 --load-format dummy --model-impl native --seed 5 --threads 2 "
+            "--kv-cache-memory 1000000 --kv-cache-dtype fp8 --block-size 16 --load-format dummy --model-impl native "
+            "--seed 5 --threads 2 "
             f"--log-format json --chat-template {template} --api-key-file {keys}"
         )
         server, engine = parse_options(line.split())
