@@ -18,10 +18,9 @@ There are Triton forms only; :mod:`kernels.sampling.reference` says in plain tor
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 
+from kernels.sampling.result import Logprobs
 from kernels.sampling.rows import RowSampling, SamplingRows, SamplingState
 
 __all__ = [
@@ -33,22 +32,6 @@ __all__ = [
     "process_logits",
     "sample",
 ]
-
-
-class Logprobs(NamedTuple):
-    """Log-probabilities of each row's chosen token and of its best ones.
-
-    ``chosen``: ``[n]`` float32. ``rank``: ``[n]`` int32, how many tokens are at least as probable, itself included, so
-    that equal tokens share the worst of their ranks. ``top_ids``: ``[n, num_top]`` int32, the best tokens, best first,
-    of equal ones that of the lowest id; the first few are the same however many are asked for. ``top``: float32, theirs.
-
-    In a row with a NaN or +inf every log-probability is NaN, and ranks and ids mean nothing.
-    """
-
-    chosen: Tensor
-    rank: Tensor
-    top_ids: Tensor
-    top: Tensor
 
 
 def process_logits(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingState) -> None:
@@ -79,8 +62,8 @@ def sample(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingStat
     Of equal best tokens the greedy choice is that of the lowest id. What min-p, top-k and top-p keep are the tokens
     whose score reaches a cutoff, so equal tokens stay or go together; each counts within what those before it left.
 
-    Random choice is Gumbel-max (Gumbel 1954; Maddison et al. 2014, arXiv 1411.0030): the best of score plus noise, which
-    draws from the softmax without summing it. The noise of a token is a function of the request's seed, how many
+    Random choice is Gumbel-max (Gumbel 1954; Maddison et al. 2014, arXiv 1411.0030): the best of score plus noise,
+    which draws from the softmax without summing it. The noise of a token is a function of the request's seed, how many
     tokens it has generated, and the token's id (Philox4x32-10; Salmon et al. 2011, doi 10.1145/2063384.2063405): not of
     the batch, a preemption or a repeated step.
     """

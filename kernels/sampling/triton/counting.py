@@ -18,7 +18,8 @@ def count_tokens(rows: Tensor, lengths: Tensor, longest: int, state: SamplingSta
     """Count the tokens that requests have when they are admitted.
 
     :param rows: ``[n]`` int32, rows with ``counts``, which are 0.
-    :param lengths: ``[n]`` int32, how many tokens each has, at most ``longest``. Ids outside the vocabulary do not count.
+    :param lengths: ``[n]`` int32, how many tokens each has, at most ``longest``. Ids outside the vocabulary do not
+        count.
     """
     tile = tile_shape("sampling", "count", "all", device_of(state.tokens))
     _count[(rows.shape[0], triton.cdiv(longest, tile["tile"]))](

@@ -1,8 +1,8 @@
 """The best of score plus noise.
 
-``[n, vocab]`` float32 in, a token per row out. A greedy or unconstrained row is read once: 4 · vocab bytes; a random one
-costs about 50 operations per token for its noise. Of a truncated row only the groups that hold kept tokens are read. 256
-rows of 128,256 are 131 MB.
+``[n, vocab]`` float32 in, a token per row out. A row is read once, 4 · vocab bytes, and a random one costs about 100
+operations per token for its noise; of a truncated row only the groups that hold kept tokens are read. 256 rows of
+128,256 are 131 MB.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _load(scores: tl.tensor, at: tl.tensor, mask: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _better(
-    best: tl.tensor, best_at: tl.tensor, score: tl.tensor, at: tl.tensor
-) -> tuple[tl.tensor, tl.tensor]:
+def _better(best: tl.tensor, best_at: tl.tensor, score: tl.tensor, at: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Element by element; what is there already has the lower token, so it stays if they are equal."""
     better = score > best
     return tl.where(better, score, best), tl.where(better, at, best_at)

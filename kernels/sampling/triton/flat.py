@@ -39,13 +39,13 @@ def cutoff_among_all(
     """
     low = key(lowest).to(tl.int64)
     high = key(best).to(tl.int64) + 1
-    if top_k > 0:
-        if count > top_k:
-            low = _search(scores, vocab, room, count, top_k.to(tl.int64), low, high, best, scale, True, ROOM, TILE)
+    if (top_k > 0) & (count > top_k):
+        low = _search(scores, vocab, room, count, top_k.to(tl.int64), low, high, best, scale, True, ROOM, TILE)
     if top_p < 1:
-        reached = _sums(scores, vocab, low + tl.zeros([_TRIED], tl.int64), best, scale, TILE)
-        count = tl.max(reached[0], axis=0)
-        total = tl.where(total > 0, total, tl.max(reached[1], axis=0))
+        if total == 0:
+            counts, weights = _sums(scores, vocab, low + tl.zeros([_TRIED], tl.int64), best, scale, TILE)
+            count = tl.max(counts, axis=0)
+            total = tl.max(weights, axis=0)
         target = share(total, top_p)
         low = _search(scores, vocab, room, count, target, low, high, best, scale, False, ROOM, TILE)
     return score(low.to(tl.int32))
@@ -74,7 +74,7 @@ def _search(
     above = tl.zeros([], tl.int64)
     count_above = tl.zeros([], tl.int32)
     while (count - count_above > ROOM) & (high - low > 1):
-        tried = _cutoffs_to_try(low, high, best, scale)
+        tried = _cutoffs_to_try(low, high, scale)
         counts, weights = _sums(scores, vocab, tried, best, scale, TILE)
         sums = counts.to(tl.int64) if COUNTS else weights
         reaches = sums >= target
@@ -93,11 +93,12 @@ def _search(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _cutoffs_to_try(low: tl.tensor, high: tl.tensor, best: tl.tensor, scale: tl.tensor) -> tl.tensor:
+def _cutoffs_to_try(low: tl.tensor, high: tl.tensor, scale: tl.tensor) -> tl.tensor:
     """``[_TRIED]`` int64 keys between ``low`` and ``high``, at even distances of their scores but one in the middle of
     the keys, so that the range shrinks whatever the scores are."""
-    least = tl.maximum(score(low.to(tl.int32)), best - 64 / scale)
-    step = (score((high - 1).to(tl.int32)) - least) / _TRIED
+    most = score((high - 1).to(tl.int32))
+    least = tl.maximum(score(low.to(tl.int32)), most - 64 / scale)
+    step = (most - least) / _TRIED
     place = tl.arange(0, _TRIED)
     tried = key(least + step * place).to(tl.int64)
     tried = tl.where(place == 0, (low + high) >> 1, tried)

@@ -1,7 +1,7 @@
 """Float32 scores as integers of the same order, and searching among these.
 
-What a token weighs is an integer as well, so that sums are exact: the result of a search does not depend on the order in
-which its candidates lie, nor on how many threads add them up.
+What a token weighs is an integer as well, so that sums are exact: the result of a search does not depend on the order
+in which its candidates lie, nor on how many threads add them up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 _ONE = tl.constexpr(float(2**40))
-"""The weight of the best token. A vocabulary of 2**22 tokens like it would still fit 63 bits; a token of less than 2**-41
+"""The weight of the best token. A vocabulary of 2**22 tokens like it would still fit 63 bits; a token of less than 2**-40
 of its probability weighs nothing."""
 
 

@@ -24,9 +24,9 @@ def gumbel(seed: tl.tensor, index: tl.tensor, first: tl.tensor, TILE: tl.constex
 def _exponential(bits: tl.tensor) -> tl.tensor:
     """``-log2(1 - u)`` for the uniform ``u = (bits + 1/2) / 2**32``.
 
-    The least of these decide who is drawn, so small ones must be right: the logarithm of ``1 - u`` in float32 would be 0
-    for one of 2**24, and a token with such luck would beat all others. Below 1/16 the series is: its first term left
-    out is u⁶ / 6, less than float32's rounding. The largest ``u`` is kept from rounding to 1.
+    The least of these decide who is drawn, so small ones must be right: the logarithm of ``1 - u`` in float32 would be
+    0 once in 2**24 times, and a token with such luck would beat all others. Below 1/16 the series is right: the first
+    term left out, u⁶ / 6, is less than float32's rounding. The largest ``u`` is kept from rounding to 1.
     """
     u = tl.minimum((bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.99999994)
     series = u * (1.4426950408889634 + u * (0.7213475204444817 + u * (0.48089834696298783 + _rest(u))))

@@ -60,4 +60,4 @@ def own(parameters: tl.tensor, row: tl.tensor, FIELD: tl.constexpr) -> tl.tensor
 @triton.jit  # type: ignore[untyped-decorator]
 def poisoned_to_infinity(scores: tl.tensor) -> tl.tensor:
     """A NaN becomes +inf, which every maximum sees and which fails the row just as well."""
-    return tl.where(scores == scores, scores, float("inf"))
+    return tl.where(scores != scores, float("inf"), scores)  # noqa: PLR0124 (only a NaN differs from itself)

@@ -7,8 +7,8 @@
                  │          └─ the tokens that reach the bound, from groups whose best does: usually few hundred
                  └─ a score that no cutoff is below, from the groups' best scores and masses alone
 
-The bound: with ``k`` groups whose best reaches it, at least ``k`` tokens do. Top-p cannot need a token if the tokens not
-above it weigh at most ``1 - p``, and what they weigh is bounded by their groups' masses. So one pass over the scores is
+The bound: where ``k`` groups' best scores reach it, at least ``k`` tokens do. Top-p needs no token if it and the ones
+below it weigh at most ``1 - p``, and what they weigh is bounded by their groups' masses. So one pass over the scores is
 all it takes (the survey's), as long as the candidates fit; a nearly flat distribution with top-p alone has more, and
 goes the long way of :mod:`kernels.sampling.triton.flat`.
 
@@ -38,14 +38,14 @@ from kernels.sampling.triton.row import (
     TRUNCATES,
     integer,
     number,
-    poisoned_to_infinity,
 )
 from kernels.sampling.triton.survey import GROUP, LOG2_E, Survey, places, survey_truncated
 
 
 class _Bounds(NamedTuple):
-    """Of each row, all ``[n]``: its best score; the score that candidates reach, +inf if there is nothing to search; what
-    all tokens weigh (int64, see :func:`kernels.sampling.triton.keys.weight`); how many candidates there are (int32)."""
+    """Of each row, all ``[n]``: its best score; the score that candidates reach, +inf if there is nothing to search;
+    what all tokens weigh (int64, see :func:`kernels.sampling.triton.keys.weight`); how many candidates there are
+    (int32)."""
 
     best: Tensor
     lowest: Tensor
@@ -86,12 +86,11 @@ def truncate(logits: Tensor, row_of: Tensor, state: SamplingState) -> Kept:
 def _find_bounds(logits: Tensor, survey: Survey, row_of: Tensor, parameters: Tensor, cutoff: Tensor) -> _Bounds:
     n, vocab = logits.shape
     groups = survey.maxima.shape[1]
-    like = {"device": logits.device}
     bounds = _Bounds(
-        torch.empty(n, dtype=torch.float32, **like),
-        torch.empty(n, dtype=torch.float32, **like),
-        torch.empty(n, dtype=torch.int64, **like),
-        torch.empty(n, dtype=torch.int32, **like),
+        torch.empty(n, dtype=torch.float32, device=logits.device),
+        torch.empty(n, dtype=torch.float32, device=logits.device),
+        torch.empty(n, dtype=torch.int64, device=logits.device),
+        torch.empty(n, dtype=torch.int32, device=logits.device),
     )
     _bound[(n,)](
         *survey,
