@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kernels.attention.cache import LayerCache
+from kernels.rotate_and_store.norms import HeadNorms
 
 
 def rotate_and_store(qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache) -> Tensor:
@@ -18,6 +20,16 @@ def rotate_and_store(qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache
     cache.key[blocks, :, places] = rotated[:, first_key:]
     cache.value[blocks, :, places] = heads[:, first_value:]
     return rotated[:, :first_key]
+
+
+def normalise(qkv: Tensor, cache: LayerCache, norms: HeadNorms) -> None:
+    """The norms alone, in place: what the other forms for CPUs start from."""
+    head_dim = cache.head_dim
+    value_start = qkv.shape[1] - cache.kv_heads * head_dim
+    key_start = value_start - cache.kv_heads * head_dim
+    for part, weight in ((qkv[:, :key_start], norms.query), (qkv[:, key_start:value_start], norms.key)):
+        vectors = part.view(qkv.shape[0], -1, weight.numel())
+        vectors.copy_(functional.rms_norm(vectors, (weight.numel(),), weight, norms.epsilon))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
