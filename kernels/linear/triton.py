@@ -128,7 +128,7 @@ def _divided(columns: int, depth: int, tile: TileShape, multiprocessors: int) ->
     return _Grid(tiles, splits, triton.cdiv(triton.cdiv(depth, splits), tile["block_k"]) * tile["block_k"])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _row(
     x, weight, bias, residual, out, sums, rows, columns, depth, part,
     GATED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
@@ -154,7 +154,7 @@ def _row(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _rows(
     x, weight, bias, residual, out, sums, rows, columns, depth, part,
     GATED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
@@ -179,7 +179,7 @@ def _rows(
     _finish(product, up, bias, residual, out, sums, row, column, rows, columns, GATED)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _add_parts(
     sums, bias, residual, out, rows, columns, GATED: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
 ):

@@ -31,9 +31,11 @@ def route(logits: Tensor, router: Router, bias: Tensor | None = None) -> Routing
     :param logits: ``[tokens, experts]`` of any floating dtype, contiguous; scores are computed in float32.
     :param bias: ``[experts]``, added to the scores for the choice but not for the weights (DeepSeek-V3: Wang et al.
         2024, arXiv 2408.15664), or None.
-    :raises ValueError: see :meth:`Router.check`.
+    :raises ValueError: see :meth:`Router.check`; or there is a bias although sparsemixer knows none.
     """
     router.check(logits.shape[1])
+    if router.scoring == "sparsemixer" and bias is not None:
+        raise ValueError("sparsemixer has no selection bias")
     if gpu.serves(logits):
         from kernels.moe import triton as form
 

@@ -14,18 +14,20 @@ def route(logits: Tensor, router: Router, bias: Tensor | None = None) -> Routing
     """See :func:`kernels.moe.route`."""
     logits = logits.float()
     logits = torch.where(logits.isnan(), -torch.inf, logits)
-    if router.scoring == "sparsemixer":
-        return _sparsemixer(logits, router)
+    weights, experts = _sparsemixer(logits, router) if router.scoring == "sparsemixer" else _best(logits, router, bias)
+    if router.renormalise:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return Routing(weights * router.scaling, experts.int())
+
+
+def _best(logits: Tensor, router: Router, bias: Tensor | None) -> Routing:
     scores = logits.softmax(-1) if router.scoring == "softmax" else logits.sigmoid()
     # Both scores grow with the logit, but rounding makes equal what is not.
     ranked = logits if bias is None and router.group_best == 1 else scores
     if bias is not None:
         ranked = ranked + bias.float()
     experts = _first(ranked, router.top_k, allowed=_in_best_groups(ranked, router))
-    weights = scores.gather(1, experts)
-    if router.renormalise:
-        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-    return Routing(weights * router.scaling, experts.int())
+    return Routing(scores.gather(1, experts), experts)
 
 
 def _in_best_groups(ranked: Tensor, router: Router) -> Tensor:
@@ -53,7 +55,7 @@ def _sparsemixer(logits: Tensor, router: Router) -> Routing:
         far = (best - left) / torch.maximum(logits.abs(), best) > 2 * router.jitter
         weights.append(1 / torch.where(far, 0.0, (left - best).exp()).sum(-1, keepdim=True))
         chosen = torch.cat((chosen, expert), 1)
-    return Routing(torch.cat(weights, 1) * router.scaling, chosen.int())
+    return Routing(torch.cat(weights, 1), chosen)
 
 
 def sort_tokens(experts: Tensor, num_experts: int, block_m: int) -> SortedTokens:

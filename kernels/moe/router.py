@@ -62,9 +62,11 @@ class Router:
     def check(self, num_experts: int) -> None:
         """Whether so many experts can be routed to.
 
-        :raises ValueError: they do not divide into the groups, or the groups that may be chosen hold less than
-            ``top_k``.
+        :raises ValueError: they do not divide into the groups, the groups that may be chosen hold less than ``top_k``,
+            or there are groups although sparsemixer knows none.
         """
+        if self.scoring == "sparsemixer" and self.groups > 1:
+            raise ValueError("sparsemixer chooses among all experts, not groups of them")
         if num_experts % self.groups:
             raise ValueError(f"{num_experts} experts do not divide into {self.groups} groups")
         size = num_experts // self.groups

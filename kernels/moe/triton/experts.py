@@ -117,7 +117,7 @@ def _constants(tile: TileShape) -> dict[str, int]:
     }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def _gate_up(
     x, weight, bias, order, block_experts, out, tokens, blocks, depth, columns, alpha, limit, offset,
     EVEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -152,7 +152,7 @@ def _gate_up(
     tl.store(at, result.to(out.dtype.element_ty), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def _down(
     gated, weight, bias, order, block_experts, routing_weights, terms, tokens, blocks, depth, columns,
     EVEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -210,8 +210,10 @@ def _choices(order, block, choices, BLOCK_M: tl.constexpr):
     """The choice that each row of a block is; ``choices``, their number, for none."""
     row = tl.arange(0, BLOCK_M)
     if order is None:
-        return tl.where(row == 0, block, choices)
-    return tl.load(order + block * BLOCK_M + row)
+        choice = tl.where(row == 0, block, choices)
+    else:
+        choice = tl.load(order + block * BLOCK_M + row)
+    return choice
 
 
 @triton.jit

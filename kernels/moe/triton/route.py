@@ -40,7 +40,7 @@ def route(logits: Tensor, router: Router, bias: Tensor | None) -> Routing:
     return Routing(weights, experts)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _route(
     logits, bias, weights, experts, tokens, scaling, jitter,
     SCORING: tl.constexpr, TOP_K: tl.constexpr, RENORMALISE: tl.constexpr, GROUP_SIZE: tl.constexpr,
@@ -54,8 +54,8 @@ def _route(
     expert = column // PADDED_SIZE * GROUP_SIZE + column % PADDED_SIZE
     at = token.to(tl.int64)[:, None] * (GROUPS * GROUP_SIZE) + expert[None, :]
     inside = (token < tokens)[:, None] & exists[None, :]
-    logit = tl.load(logits + at, inside, other=float("-inf")).to(tl.float32)
-    logit = tl.where(logit == logit, logit, float("-inf"))
+    logit = tl.load(logits + at, inside, other=0.0).to(tl.float32)
+    logit = tl.where(exists[None, :] & (logit == logit), logit, float("-inf"))
     score = _scores(logit, SCORING)
     ranked = logit if bias is None and GROUP_BEST == 1 else score
     if bias is not None:
@@ -120,7 +120,7 @@ def _in_best_groups(
         remaining = tl.where(remaining == best[:, :, None], _NONE, remaining)
     group = tl.arange(0, PADDED_GROUPS)[None, :]
     group_rank = tl.where(group < GROUPS, _rank(worth, group), _NONE)
-    in_best = group < 0
+    in_best = tl.zeros((BLOCK_T, PADDED_GROUPS), tl.int1)
     for _ in range(TOP_GROUPS):
         is_best = group_rank == tl.max(group_rank, 1)[:, None]
         in_best = in_best | is_best

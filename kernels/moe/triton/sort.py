@@ -20,6 +20,9 @@ from torch import Tensor
 from kernels.gpu import device_of, tile_shape
 from kernels.moe.order import SortedTokens, max_blocks
 
+_FEW = 128
+_COMPARED = 8192
+
 
 def sort_tokens(experts: Tensor, num_experts: int, block_m: int) -> SortedTokens:
     """See :func:`kernels.moe.sort_tokens`."""
@@ -30,36 +33,37 @@ def sort_tokens(experts: Tensor, num_experts: int, block_m: int) -> SortedTokens
     if choices == 0:
         return SortedTokens(order, block_experts)
     tile = tile_shape("moe", "sort", "any", device_of(experts))
-    chunk = min(tile["chunk"], max(16, triton.next_power_of_2(choices)))
+    chunk = tile["chunk"] if choices > _FEW else _FEW
     chunks = triton.cdiv(choices, chunk)
     padded = triton.next_power_of_2(num_experts)
+    step = max(16, _COMPARED // max(chunk, padded))
     counts = None
     if chunks > 1:
         counts = experts.new_empty((chunks, padded))
-        _count[(chunks,)](experts, counts, choices, CHUNK=chunk, EXPERTS=padded, num_warps=tile["num_warps"])
+        _count[(chunks,)](experts, counts, choices, CHUNK=chunk, EXPERTS=padded, STEP=step, num_warps=tile["num_warps"])
     _place[(chunks,)](
         experts, counts, order, block_experts, choices, chunks, blocks, num_experts,
-        CHUNK=chunk, EXPERTS=padded, BLOCK_M=block_m, num_warps=tile["num_warps"],
+        CHUNK=chunk, EXPERTS=padded, STEP=step, BLOCK_M=block_m, num_warps=tile["num_warps"],
     )  # fmt: skip
     return SortedTokens(order, block_experts)
 
 
-@triton.jit
-def _count(experts, counts, choices, CHUNK: tl.constexpr, EXPERTS: tl.constexpr):
+@triton.jit(do_not_specialize=["choices"])
+def _count(experts, counts, choices, CHUNK: tl.constexpr, EXPERTS: tl.constexpr, STEP: tl.constexpr):
     first = tl.program_id(0) * CHUNK
-    found = _counted(experts, first, tl.minimum(first + CHUNK, choices), EXPERTS)
+    found = _counted(experts, first, tl.minimum(first + CHUNK, choices), EXPERTS, STEP)
     tl.store(counts + tl.program_id(0) * EXPERTS + tl.arange(0, EXPERTS), found)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["choices", "chunks", "blocks"])
 def _place(
     experts, counts, order, block_experts, choices, chunks, blocks, num_experts,
-    CHUNK: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr,
+    CHUNK: tl.constexpr, EXPERTS: tl.constexpr, STEP: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     first = program * CHUNK
     if counts is None:
-        total = _counted(experts, 0, choices, EXPERTS)
+        total = _counted(experts, 0, choices, EXPERTS, STEP)
         before = tl.zeros((EXPERTS,), tl.int32)
     else:
         total, before = _summed(counts, program, chunks, EXPERTS)
@@ -70,7 +74,7 @@ def _place(
     choice = first + tl.arange(0, CHUNK)
     inside = choice < choices
     expert = tl.load(experts + choice, inside, other=0)
-    rank = tl.gather(before, expert, 0) + _earlier(experts, expert, choice, first, choices, CHUNK)
+    rank = tl.gather(before, expert, 0) + _earlier(experts, expert, choice, first, choices, CHUNK, STEP)
     place = tl.gather(start, expert, 0) + rank
     tl.store(order + place, choice, inside)
     # The first row of each block names the block's expert.
@@ -95,23 +99,23 @@ def _pad(
 
 
 @triton.jit
-def _counted(experts, first, last, EXPERTS: tl.constexpr):
+def _counted(experts, first, last, EXPERTS: tl.constexpr, STEP: tl.constexpr):
     """How many of the choices ``first`` to ``last - 1`` go to each expert."""
     found = tl.zeros((EXPERTS,), tl.int32)
-    for begin in range(first, last, 16):
-        choice = begin + tl.arange(0, 16)
+    for begin in range(first, last, STEP):
+        choice = begin + tl.arange(0, STEP)
         expert = tl.load(experts + choice, choice < last, other=-1)
         found += tl.sum((expert[None, :] == tl.arange(0, EXPERTS)[:, None]).to(tl.int32), 1)
     return found
 
 
 @triton.jit
-def _earlier(experts, expert, choice, first, choices, CHUNK: tl.constexpr):
+def _earlier(experts, expert, choice, first, choices, CHUNK: tl.constexpr, STEP: tl.constexpr):
     """How many choices from ``first`` on, but before each, go to the same expert."""
     found = tl.zeros((CHUNK,), tl.int32)
     last = tl.minimum(first + CHUNK, choices)
-    for begin in range(first, last, 16):
-        other = begin + tl.arange(0, 16)
+    for begin in range(first, last, STEP):
+        other = begin + tl.arange(0, STEP)
         theirs = tl.load(experts + other, other < last, other=-1)
         found += tl.sum(((theirs[None, :] == expert[:, None]) & (other[None, :] < choice[:, None])).to(tl.int32), 1)
     return found
