@@ -77,9 +77,11 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     if not gpu.serves(caches[0].key) and stores(caches[0]):
         # The compiled kernels have threads of their own; what is left to torch is too small to share.
         torch.set_num_threads(1)
+    with timeline.phase("kernels"):
+        runner = _runner(decoder, caches, plan.max_model_len, options)
     pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
-        runner=_runner(decoder, caches, plan.max_model_len, options),
+        runner=runner,
         pool=pool,
         scheduler=Scheduler(pool, options.max_num_seqs, options.max_num_batched_tokens),
         max_model_len=plan.max_model_len,
@@ -104,15 +106,18 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
 
 
 def _runner(decoder: Decoder, caches: list[LayerCache], max_model_len: int, options: EngineOptions) -> StepRunner:
-    if gpu.serves(caches[0].key):
-        return GPURunner(
-            decoder,
-            caches,
-            max_model_len=max_model_len,
-            max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=options.max_num_batched_tokens,
-        )
-    return Runner(decoder, caches, max_model_len)
+    if not gpu.serves(caches[0].key):
+        return Runner(decoder, caches, max_model_len)
+    runner = GPURunner(
+        decoder,
+        caches,
+        max_model_len=max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+    )
+    if decoder.device.type == "cuda":
+        runner.compile_kernels()
+    return runner
 
 
 def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:

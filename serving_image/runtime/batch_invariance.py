@@ -7,6 +7,7 @@ order by the shape of the batch; with them it cannot be kept, and the option ref
 
 from __future__ import annotations
 
+from kernels import gpu
 from kernels.attention import LayerCache
 from kernels.attention.native import stores
 from serving_image.errors import StartupError
@@ -22,7 +23,7 @@ def check_batch_invariance(options: EngineOptions, config: DecoderConfig, cache:
     """
     if not options.batch_invariant:
         return
-    if not stores(cache) or config.hidden_size % 4 or config.intermediate_size % 4:
+    if gpu.serves(cache.key) or not stores(cache) or config.hidden_size % 4 or config.intermediate_size % 4:
         raise StartupError(
             "--batch-invariant needs the compiled CPU kernels, which processor, dtype, block size or model exclude.",
             "Use --device cpu on x86-64 with AVX512-BF16, --dtype float32 or bfloat16 and --block-size 32, and build "

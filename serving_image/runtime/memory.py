@@ -18,6 +18,8 @@ _GPU_SHARE = 0.9
 BLOCK_SIZE = 32
 """Tokens per block: what a CPU's attention streams in one piece, and the grain at which prefixes are shared."""
 
+_GPU_BLOCK_SIZES = (16, 32, 64, 128, 256)
+
 
 @dataclass(frozen=True, kw_only=True)
 class KVPlan:
@@ -65,9 +67,10 @@ def plan_kv_cache(
     :param dtype: of the computation.
     :param cache_dtype: of the cache; None: as the computation's.
     :param free_bytes: bytes the device has free.
-    :raises StartupError: the context asked for does not fit, or no useful context does.
+    :raises StartupError: the context asked for does not fit, or no useful context does, or the block size is none that
+        the device's kernels read.
     """
-    block_size = options.block_size or BLOCK_SIZE
+    block_size = _block_size(options, device)
     bytes_per_block = block_size * config.kv_elements_per_token * (cache_dtype or dtype).itemsize
     workspace = _workspace_bytes(config, dtype, options)
     if device.type == "cuda":
@@ -95,6 +98,16 @@ def plan_kv_cache(
         free_bytes=free_bytes,
         workspace_bytes=workspace,
     )
+
+
+def _block_size(options: EngineOptions, device: torch.device) -> int:
+    block_size = options.block_size or BLOCK_SIZE
+    if device.type == "cuda" and block_size not in _GPU_BLOCK_SIZES:
+        raise StartupError(
+            f"--block-size {block_size} is not served on a GPU.",
+            f"Use one of {', '.join(map(str, _GPU_BLOCK_SIZES))}, or leave it out.",
+        )
+    return block_size
 
 
 def _fit_context(options: EngineOptions, max_position: int, capacity: int) -> int:
