@@ -14,7 +14,7 @@ from kernels.rotate_and_store.norms import HeadNorms
 __all__ = ["HeadNorms", "rotate_and_store"]
 
 
-def rotate_and_store(  # noqa: PLR0917
+def rotate_and_store(
     qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache, norms: HeadNorms | None = None
 ) -> Tensor:
     """Rotate each pair ``(x[i], x[i + n])`` of every query and key head by its token's angle, for ``i < n``, and store

@@ -10,7 +10,7 @@ from kernels.rms_norm.reference import rms_norm
 from kernels.rotate_and_store.norms import HeadNorms
 
 
-def rotate_and_store(  # noqa: PLR0917
+def rotate_and_store(
     qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache, norms: HeadNorms | None = None
 ) -> Tensor:
     """See :func:`kernels.rotate_and_store.rotate_and_store`; the cache is in the plain layout."""

@@ -22,10 +22,10 @@ from kernels.gpu import device_of, tile_shape
 from kernels.rotate_and_store.norms import HeadNorms
 
 
-def rotate_and_store(  # noqa: PLR0917
+def rotate_and_store(
     qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache, norms: HeadNorms | None
 ) -> Tensor:
-    """See :func:`kernels.rotate_and_store.rotate_and_store`; the cache is in the plain layout, its blocks contiguous."""
+    """See :func:`kernels.rotate_and_store.rotate_and_store`; the cache in the plain layout, its blocks contiguous."""
     tokens, width = qkv.shape
     head_dim, kv_heads, half = cache.head_dim, cache.kv_heads, cos.shape[1]
     heads = width // head_dim - 2 * kv_heads
