@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 """Products of a few rows: the weight is read once, as fast as the memory gives it, and the rows cost nothing beside it.
 
 A program takes ``block_n`` rows of the weight ``[columns, depth]``, or of a part of their depth, and walks along them
@@ -53,6 +54,7 @@ def linear(
     :param weight: ``[columns, depth]``, contiguous, of the dtype of ``x``.
     :param residual: ``[rows, columns]``, contiguous, or None; overwritten with the result if its dtype is that.
     :returns: ``[rows, columns]``.
+    :raises ValueError: what is given does not fit the weight.
     """
     columns = weight.shape[0]
     if residual is not None and residual.dtype == out_dtype:
@@ -86,6 +88,7 @@ class _Grid(NamedTuple):
 def _launch(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor, *, gated: bool
 ) -> None:
+    _check(x, weight, residual)
     (rows, depth), columns = x.shape, out.shape[1]
     device = device_of(x)
     kernel = ("gated_" if gated else "") + ("row" if rows == 1 else "rows")
@@ -107,6 +110,14 @@ def _launch(
         _add_parts[rows, triton.cdiv(columns, _REDUCED)](
             sums, bias, residual, out, rows, columns, GATED=gated, SPLITS=grid.splits, BLOCK_N=_REDUCED, num_warps=4
         )
+
+
+def _check(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
+    columns, depth = weight.shape
+    if x.shape[1] != depth or x.dtype != weight.dtype or not x.is_contiguous():
+        raise ValueError(f"x is {x.dtype} {list(x.shape)}; contiguous {weight.dtype} [*, {depth}] is needed")
+    if residual is not None and (residual.shape != (x.shape[0], columns) or not residual.is_contiguous()):
+        raise ValueError(f"residual is {list(residual.shape)}; contiguous [{x.shape[0]}, {columns}] is needed")
 
 
 def case(weight: Tensor) -> str:

@@ -20,7 +20,7 @@ class Weight(Protocol):
         :param x: ``[tokens, in_features]``, contiguous, of the dtype that the weight was prepared from.
         :param bias: ``[out_features]`` or None.
         :param residual: ``[tokens, out_features]``, contiguous, or None. It may be overwritten, with the result or with
-            anything else: a GPU adds to it where it lies.
+            anything else: a GPU adds to it where it lies. Not ``x`` itself.
         :param wide: return float32, whatever the dtype of ``x``.
         :returns: ``[tokens, out_features]``.
         """

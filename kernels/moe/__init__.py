@@ -84,11 +84,12 @@ def experts_forward(
     :raises ValueError: shapes or dtypes do not fit one another.
     """
     _check(x, gate_up, down, routing)
+    terms = {"gate_up_bias": gate_up_bias, "down_bias": down_bias, "residual": residual}
     if gpu.serves(x):
         from kernels.moe import triton as form
 
-        return form.experts_forward(x, gate_up, down, routing, activation, gate_up_bias, down_bias, residual)
-    return reference.experts_forward(x, gate_up, down, routing, activation, gate_up_bias, down_bias, residual)
+        return form.experts_forward(x, gate_up, down, routing, activation, **terms)
+    return reference.experts_forward(x, gate_up, down, routing, activation, **terms)
 
 
 def _check(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> None:

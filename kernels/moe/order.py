@@ -11,7 +11,7 @@ class SortedTokens(NamedTuple):
     """Choices grouped by expert, each expert's run padded to whole blocks, so that a block of a grouped product belongs
     to one expert.
 
-    A choice is ``token * top_k + slot``. With 3 tokens, ``top_k`` 2, blocks of 4, ``experts = [[0, 2], [2, 0], [2, 0]]``::
+    A choice is ``token * top_k + slot``. With blocks of 4 and ``experts = [[0, 2], [2, 0], [2, 0]]``::
 
         order          0  3  5  6* │ 1  2  4  6* │ …        * no choice: the number of choices
         block_experts       0      │      2      │ -1

@@ -32,7 +32,7 @@ def _best(logits: Tensor, router: Router, bias: Tensor | None) -> Routing:
 
 def _in_best_groups(ranked: Tensor, router: Router) -> Tensor:
     """Which experts may be chosen, ``[tokens, experts]`` bool."""
-    grouped = ranked.unflatten(1, (router.groups, -1))
+    grouped = ranked.view(-1, router.groups, ranked.shape[1] // router.groups)
     worth = grouped.sort(dim=-1, descending=True).values[..., : router.group_best].sum(-1)
     best = _first(worth, router.top_groups, allowed=torch.ones_like(worth, dtype=torch.bool))
     allowed = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, best, True)
@@ -80,14 +80,17 @@ def experts_forward(
     down: Tensor,
     routing: Routing,
     activation: GatedActivation,
-    gate_up_bias: Tensor | None = None,
-    down_bias: Tensor | None = None,
-    residual: Tensor | None = None,
+    *,
+    gate_up_bias: Tensor | None,
+    down_bias: Tensor | None,
+    residual: Tensor | None,
 ) -> Tensor:
     """See :func:`kernels.moe.experts_forward`; every product in float32."""
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if residual is None else residual.float()
-    for expert in routing.experts.unique().tolist():
+    for expert in range(down.shape[0]):
         token, slot = (routing.experts == expert).nonzero(as_tuple=True)
+        if token.numel() == 0:
+            continue
         hidden = x[token].float() @ gate_up[expert].float().T
         if gate_up_bias is not None:
             hidden += gate_up_bias[expert].float()
@@ -99,7 +102,7 @@ def experts_forward(
 
 
 def activate(gate_up: Tensor, activation: GatedActivation) -> Tensor:
-    """See :class:`kernels.moe.GatedActivation`; ``gate_up`` is ``[tokens, 2 * intermediate]``, the gate's half first."""
+    """See :class:`kernels.moe.GatedActivation`; ``gate_up`` is ``[tokens, 2 * intermediate]``."""
     gate, up = gate_up.chunk(2, dim=-1)
     gate, up = gate.clamp(max=activation.limit), up.clamp(-activation.limit, activation.limit)
     return gate * torch.sigmoid(activation.alpha * gate) * (up + activation.offset)

@@ -154,6 +154,13 @@ def test_activations_by_hand() -> None:
         torch.testing.assert_close(out, expected.view(1, 1))
 
 
+def test_no_tokens() -> None:
+    routing = moe.route(torch.zeros(0, 8), Router(2, groups=4, top_groups=2))
+    assert routing.experts.shape == routing.weights.shape == (0, 2)
+    assert moe.sort_tokens(routing.experts, 8, 16).block_experts.numel() == 0
+    assert moe.experts_forward(torch.zeros(0, 4), torch.zeros(8, 6, 4), torch.zeros(8, 4, 3), routing).shape == (0, 4)
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -188,5 +195,5 @@ def test_products_that_do_not_fit_are_refused() -> None:
         (torch.zeros(8, 4).t(), gate_up, down, routing),
     ]
     for arguments in wrong:
-        with pytest.raises(ValueError, match="fit|dtype|contiguous"):
+        with pytest.raises(ValueError, match=r"fit|dtype|contiguous"):
             moe.experts_forward(*arguments)

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 """The experts' products: gate and up with the activation, down with the routing weights, and the sum for each token.
 
 A program of a product takes one block of rows, all of one expert, and ``block_n`` columns; blocks that the sorting left
@@ -15,8 +16,8 @@ down        ``E·H·I·s`` weights, ``C·I·s`` in, ``C·H·s`` out    ``2·C·I
 sum         ``C·H·s`` in, ``tokens·H·s`` out                    ``C·H``
 =========== =================================================== ==================
 
-Qwen3-30B-A3B (H 2048, I 768, 8 of 128, bfloat16): one token reads 75.5 MB in a layer, at least 17.6 µs at 4.3 TB/s; 8,192
-tokens are 618 GFLOP, at least 0.79 ms at 780 TFLOP/s. Nothing here has been measured.
+Qwen3-30B-A3B (H 2048, I 768, 8 of 128, bfloat16): one token reads 75.5 MB in a layer, at least 17.6 µs at 4.3 TB/s;
+8,192 tokens are 618 GFLOP, at least 0.79 ms at 780 TFLOP/s. Nothing here has been measured.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def experts_forward(
     down: Tensor,
     routing: Routing,
     activation: GatedActivation,
+    *,
     gate_up_bias: Tensor | None,
     down_bias: Tensor | None,
     residual: Tensor | None,
@@ -83,8 +85,10 @@ def experts_forward(
 def block_rows(choices: int, num_experts: int, element_size: int) -> int:
     """Rows of a block: as many as an expert has on average, so that most are used and few experts need two blocks."""
     # Float32 is multiplied on the ordinary cores, whose registers hold no larger tile.
-    most = 128 if element_size == 2 else 32
-    return min(most, max(16, triton.next_power_of_2(triton.cdiv(choices, num_experts))))
+    most, rows = (128 if element_size == 2 else 32), 16
+    while rows < most and rows * num_experts < choices:
+        rows *= 2
+    return rows
 
 
 def case(x: Tensor, block_m: int) -> str:
@@ -209,11 +213,7 @@ def _block_and_tile(blocks, tiles, GROUP: tl.constexpr):
 def _choices(order, block, choices, BLOCK_M: tl.constexpr):
     """The choice that each row of a block is; ``choices``, their number, for none."""
     row = tl.arange(0, BLOCK_M)
-    if order is None:
-        choice = tl.where(row == 0, block, choices)
-    else:
-        choice = tl.load(order + block * BLOCK_M + row)
-    return choice
+    return tl.where(row == 0, block, choices) if order is None else tl.load(order + block * BLOCK_M + row)
 
 
 @triton.jit

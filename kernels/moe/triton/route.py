@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 """Routing in one launch: a program scores and chooses for a few tokens.
 
 Reads ``tokens x experts`` logits once and writes 8 bytes for each choice: at 8,192 tokens and 256 experts in float32,
@@ -55,7 +56,8 @@ def _route(
     at = token.to(tl.int64)[:, None] * (GROUPS * GROUP_SIZE) + expert[None, :]
     inside = (token < tokens)[:, None] & exists[None, :]
     logit = tl.load(logits + at, inside, other=0.0).to(tl.float32)
-    logit = tl.where(exists[None, :] & (logit == logit), logit, float("-inf"))
+    # Comparing with NaN is false.
+    logit = tl.where(exists[None, :] & (logit >= float("-inf")), logit, float("-inf"))
     score = _scores(logit, SCORING)
     ranked = logit if bias is None and GROUP_BEST == 1 else score
     if bias is not None:
