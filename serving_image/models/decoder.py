@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kernels.attention import LayerCache, PagedBatch, paged_attention
+from kernels.embedding import embed
 from kernels.linear import GatedWeight, Layout, Weight
 from kernels.rms_norm import rms_norm
 from kernels.rotate_and_store import rotate_and_store
@@ -160,7 +160,7 @@ class Decoder:
 
         :returns: final hidden states after the last norm, ``[tokens, hidden]``.
         """
-        hidden = functional.embedding(inputs.token_ids, self._embedding)
+        hidden = embed(inputs.token_ids, self._embedding)
         rotation = self._rotary(inputs.positions, inputs.sequence_lengths)
         return self.layers(hidden, rotation, inputs.paging, caches)
 
