@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from triton import knobs
@@ -59,6 +60,7 @@ class Code:
     matrix: str
 
 
+@cache
 def inspect(cubin: bytes) -> Code:
     """Read a cubin with one kernel.
 
@@ -68,7 +70,7 @@ def inspect(cubin: bytes) -> Code:
         file.write(cubin)
         file.flush()
         usage = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name)
-        instructions = disassembled(_run(knobs.nvidia.nvdisasm.path, "--print-code", file.name))
+        instructions = disassembled(_run(knobs.nvidia.nvdisasm.path, "--print-code", "--no-dataflow", file.name))
     kernel = _RESOURCES.search(usage)
     if kernel is None:
         raise ValueError("the cubin holds no kernel")

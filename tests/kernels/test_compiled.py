@@ -17,7 +17,7 @@ import pytest
 from benchmarks.gpu.compiled import table
 from benchmarks.gpu.compiled.cases import all_cases
 from benchmarks.gpu.compiled.demands import complaints
-from benchmarks.gpu.compiled.rows import CAPABILITIES, Compiled, Key, Row
+from benchmarks.gpu.compiled.rows import Compiled, Key, Row
 from kernels.gpu.inspection import Code, disassembled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,9 +51,7 @@ def test_machine_code(compiled: Compiled, committed: str, operation: str, case: 
     failures = [failure for failure in compiled.failures if failure[:2] == (operation, case)]
     assert not failures
     rows = [row for row in compiled.rows if row.key[:2] == (operation, case)]
-    assert {row.key.capability for row in rows} == {
-        capability for capability in CAPABILITIES if capability >= all_cases()[operation, case].least
-    }
+    assert {row.key.capability for row in rows} == set(all_cases()[operation, case].capabilities)
     assert [(row.key, complaint) for row in rows for complaint in complaints(row)] == []
     if table.head() in committed:
         lines = table.committed(committed)

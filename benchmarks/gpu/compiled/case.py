@@ -10,6 +10,9 @@ import torch
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn, "fp32": torch.float32}
 
 
+HOPPER = (90,)
+
+
 class Demand(NamedTuple):
     """What one kernel's code must have.
 
@@ -29,11 +32,12 @@ class Case(NamedTuple):
     """``call`` launches the operation's kernels on tensors of which only shape, dtype, strides and alignment count.
 
     The name is short and stays: it is a key of the committed table. ``demands`` are by the name of the kernel's
-    function. Devices below ``least`` are not served.
+    function. ``capabilities``: what it is compiled for; every dtype and size of head is for all of them, what differs
+    from these in little is for Hopper alone, since all of it would take minutes.
     """
 
     operation: str
     name: str
     call: Callable[[], object]
     demands: Mapping[str, Demand] = {}
-    least: int = 80
+    capabilities: tuple[int, ...] = (80, 90, 100)

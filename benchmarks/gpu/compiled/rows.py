@@ -111,7 +111,7 @@ def all_work(operations: Iterable[str] = (), capabilities: Iterable[int] = tuple
         for case in all_cases().values()
         if not wanted or case.operation in wanted
         for capability in capabilities
-        if capability >= case.least
+        if capability in case.capabilities
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.gpu.compiled.case import DTYPES, Case, Demand
+from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case, Demand
 from benchmarks.gpu.workloads.attention import Heads, attention
 from kernels.attention import PLAIN, AttentionVariant
 
@@ -17,12 +17,17 @@ _CONTEXT = 512
 
 
 def cases() -> Iterator[Case]:
-    """The whole product of dtype and size; splits, pages, groups and variants where they are common."""
+    """The whole product of dtype and size; the rest for Hopper."""
     for head_dim in _HEAD_DIMS:
         for kind in ("bf16", "fp16", "fp8"):
             heads = _heads(kind, head_dim)
             yield _decode(f"{kind} d{head_dim}", heads, splits=8)
             yield _prefill(f"{kind} d{head_dim}", heads)
+    yield from (case._replace(capabilities=HOPPER) for case in _others())
+
+
+def _others() -> Iterator[Case]:
+    """Unsplit, other pages, groups and variants."""
     for head_dim in (64, 128, 256):
         yield _decode(f"bf16 d{head_dim} unsplit", _heads("bf16", head_dim), splits=1)
     yield _decode("fp8 d128 unsplit", _heads("fp8", 128), splits=1)

@@ -22,7 +22,7 @@ def cases() -> Iterator[Case]:
         yield _rotate(f"bf16 d{head_dim}", Heads(head_dim=head_dim), head_dim // 2)
     for kind in ("fp16", "fp32"):
         yield _rotate(f"{kind} d128", Heads(dtype=DTYPES[kind]), 64)
-    yield _rotate("bf16 d128 fp8 cache", Heads(cache_dtype=DTYPES["fp8"]), 64)._replace(least=89)
+    yield _rotate("bf16 d128 fp8 cache", Heads(cache_dtype=DTYPES["fp8"]), 64)._replace(capabilities=(90, 100))
     yield _rotate("bf16 d128 partial", Heads(), 16)
     yield _rotate("bf16 d128 stored only", Heads(), 0)
     yield _rotate("bf16 d128 head norm", Heads(), 64, norm_heads=1)
