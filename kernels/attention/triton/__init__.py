@@ -80,7 +80,7 @@ class _Call:
         peaks = self._query.new_empty(cells, dtype=torch.float32)
         decode_kernel[(sequences, self._cache.kv_heads * triton.cdiv(self._group, rows), splits)](
             self._output, partial, peaks, *self._tensors(), self._launch.split_tokens, self._scale, *self._strides(),
-            constants, num_warps=shape["num_warps"], num_stages=shape["num_stages"],
+            constants, **_options(shape),
         )  # fmt: skip
         if splits > 1:
             shape = tile_shape("attention", "reduce", "d128", self._device)
@@ -98,7 +98,7 @@ class _Call:
             (sequences, triton.cdiv(self._launch.max_queries * self._group, rows), self._cache.kv_heads)
         ](
             self._output, *self._tensors(), self._scale, self._launch.decodes, *self._strides(),
-            self._constants(rows, shape["tile"], 1), num_warps=shape["num_warps"], num_stages=shape["num_stages"],
+            self._constants(rows, shape["tile"], 1), **_options(shape),
         )  # fmt: skip
 
     def _tensors(self) -> tuple[Tensor | None, ...]:
@@ -146,6 +146,11 @@ class _Call:
             native_fp8=self._device.capability >= 89,
             precision="ieee" if self._query.dtype == torch.float32 else "tf32",
         )
+
+
+def _options(shape: TileShape) -> dict[str, int]:
+    """What of a tile shape the compiler takes: num_warps, num_stages, maxnreg."""
+    return {name: value for name, value in shape.items() if name not in {"rows", "tile"}}
 
 
 def _launch_of(batch: PagedBatch, kv_heads: int, device: Device) -> Launch:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention.triton.pages import cache_scale, load_tile, operand, page_numbers
-from kernels.attention.triton.softmax import LOG2E, LOWEST, attend, finished, load_query, scores_of
+from kernels.attention.triton.softmax import LOG2E, LOWEST, add_values, inverse, load_query, scores_of, weigh, with_sink
 from kernels.attention.triton.splits import split_length, visible_from
 
 
@@ -76,7 +76,8 @@ def decode_kernel(
         values = operand(load_tile(value + kv_head * C.page * C.head_dim, page, at, inside, block_stride, C, True), C)
         scores, left = scores_of(rows, keys, factor, slope, (position - context + 1)[None, :], C)
         scores = tl.where(inside[None, :], scores, float("-inf"))
-        acc, peak, total = attend(acc, peak, total, scores, left, values, C)
+        weights, fade, peak, total = weigh(scores, left, peak, total)
+        acc = add_values(acc, fade, weights, values, C)
         page = next_page
 
     value_scale = cache_scale(scales, C.kv_heads + kv_head, C)
@@ -87,7 +88,9 @@ def decode_kernel(
         tl.store(partial + cell[:, None] * C.head_dim + dim[None, :], acc * (value_scale / total)[:, None], mask=stored)
         tl.store(peaks + cell, peak + tl.log2(total), mask=present)
     else:
-        sink = tl.load(sinks + head, mask=present, other=0.0) * LOG2E if C.sinks else 0.0
-        result = finished(acc, peak, total, sink, value_scale, C)
+        if C.sinks:
+            fade, total = with_sink(peak, total, tl.load(sinks + head, mask=present, other=0.0) * LOG2E)
+            value_scale = value_scale * fade
         cell = token * (C.kv_heads * C.group) + head
+        result = acc * (value_scale * inverse(total))[:, None]
         tl.store(output + cell[:, None] * C.head_dim + dim[None, :], result, mask=stored)

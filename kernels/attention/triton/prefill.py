@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention.triton.pages import cache_scale, load_tile, operand, page_numbers
-from kernels.attention.triton.softmax import LOG2E, LOWEST, attend, finished, load_query, scores_of
+from kernels.attention.triton.softmax import LOG2E, LOWEST, add_values, inverse, load_query, scores_of, weigh, with_sink
 
 
 @triton.jit(do_not_specialize=["table_stride", "decodes"])
@@ -67,8 +67,11 @@ def prefill_kernel(
         block_stride,
         C,
     )
-    sink = tl.load(sinks + head, mask=present, other=0.0) * LOG2E if C.sinks else 0.0
-    result = finished(acc, peak, total, sink, cache_scale(scales, C.kv_heads + kv_head, C), C)
+    value_scale = cache_scale(scales, C.kv_heads + kv_head, C)
+    if C.sinks:
+        fade, total = with_sink(peak, total, tl.load(sinks + head, mask=present, other=0.0) * LOG2E)
+        value_scale = value_scale * fade
+    result = acc * (value_scale * inverse(total))[:, None]
     dim = tl.arange(0, C.padded_dim)
     cell = place * (C.kv_heads * C.group) + head
     stored = present[:, None] & (dim < C.head_dim)[None, :]
@@ -112,21 +115,38 @@ def _tiles(
     acc, peak, total, query, factor, slope, position, key, value, table, block_stride,
     begin, end, first, stop, C, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Tiles from ``begin`` to ``end``; no key outside ``first … stop - 1`` is read."""
-    page = page_numbers(table, begin, first, stop, C)
+    """Tiles from ``begin`` to ``end``; no key outside ``first … stop - 1`` is read.
+
+    A tile's values are added a step late, so that the tensor cores have that product to do while a tile's exponentials
+    are computed::
+
+        tensor cores    keys 0            keys 1   values 0      keys 2   values 1
+        exponentials             tile 0            tile 1                 tile 2
+
+    Weights wait in float32: in 16 bits the compiler would send them through shared memory. The first step adds nothing.
+    """
+    weights = tl.full([C.rows, C.tile], 0.0, tl.float32)
+    fade = tl.full([C.rows], 1.0, tl.float32)
     for at in tl.range(begin, end, C.tile):
-        next_page = page_numbers(table, at + C.tile, first, stop, C)
-        column = at + tl.arange(0, C.tile)
-        inside = (column >= first) & (column < stop)
-        keys = operand(load_tile(key, page, at, inside, block_stride, C, MASKED), C)
-        values = operand(load_tile(value, page, at, inside, block_stride, C, MASKED), C)
-        distance = column[None, :] - position[:, None]
+        keys = _tile(key, table, at, first, stop, block_stride, C, MASKED)
+        distance = (at + tl.arange(0, C.tile))[None, :] - position[:, None]
         scores, left = scores_of(query, keys, factor, slope, distance, C)
+        values = _tile(value, table, tl.maximum(at - C.tile, begin), first, stop, block_stride, C, MASKED)
+        acc = add_values(acc, fade, weights, values, C)
         if MASKED:
             visible = distance <= 0
             if C.window is not None:
                 visible &= distance > -C.window
             scores = tl.where(visible, scores, float("-inf"))
-        acc, peak, total = attend(acc, peak, total, scores, left, values, C)
-        page = next_page
-    return acc, peak, total
+        weights, fade, peak, total = weigh(scores, left, peak, total)
+    last = begin + (tl.cdiv(end - begin, C.tile) - 1) * C.tile
+    values = _tile(value, table, last, first, tl.where(begin < end, stop, 0), block_stride, C, True)
+    return add_values(acc, fade, weights, values, C), peak, total
+
+
+@triton.jit
+def _tile(cache, table, at, first, stop, block_stride, C, MASKED: tl.constexpr):
+    column = at + tl.arange(0, C.tile)
+    inside = (column >= first) & (column < stop)
+    page = page_numbers(table, at, first, stop, C)
+    return operand(load_tile(cache, page, at, inside, block_stride, C, MASKED), C)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.triton.softmax import LOG2E, LOWEST, finished
+from kernels.attention.triton.softmax import LOG2E, LOWEST, inverse, with_sink
 from kernels.attention.triton.splits import split_length, visible_from
 
 
@@ -39,10 +39,7 @@ def reduce_kernel(output, partial, peaks, sinks, query_starts, context_lengths, 
     acc = tl.sum(parts * weights[:, None], 0)
     total = tl.sum(weights, 0)
     if C.sinks:
-        sink = tl.load(sinks + head) * LOG2E
-        higher = tl.maximum(peak, sink)
-        fade = tl.exp2(peak - higher)
-        total = total * fade + tl.exp2(sink - higher)
+        fade, total = with_sink(peak, total, tl.load(sinks + head) * LOG2E)
         acc = acc * fade
-    result = acc / tl.where(total == 0.0, 1.0, total)
+    result = acc * inverse(total)
     tl.store(output + (token * heads + head) * C.head_dim + dim, result, mask=dim < C.head_dim)

@@ -58,26 +58,31 @@ def scores_of(query, key, factor, slope, distance, C):
 
 
 @triton.jit
-def attend(acc, peak, total, scores, factor, value, C):
-    """Add a tile: ``acc [rows, padded_dim]`` is of values times weights, ``total [rows]`` of weights, both relative to
-    ``2^peak``."""
+def weigh(scores, factor, peak, total):
+    """A tile's weights ``[rows, tile]``, relative to ``2^peak`` with the new peak, and by what sums must fade that are
+    relative to the old one: ``weights, fade, peak, total``."""
     higher = tl.maximum(peak, tl.max(scores, 1) * factor)
     weights = tl.exp2(scores * factor[:, None] - higher[:, None])
     fade = tl.exp2(peak - higher)
-    total = total * fade + tl.sum(weights, 1)
-    acc = tl.dot(weights.to(value.dtype), value, acc * fade[:, None], input_precision=C.precision)
-    return acc, higher, total
+    return weights, fade, higher, total * fade + tl.sum(weights, 1)
 
 
 @triton.jit
-def finished(acc, peak, total, sink, value_scale, C):
-    """The rows' outputs. A sink is one more key without a value; rows that saw nothing become zero.
+def add_values(acc, fade, weights, values, C):
+    """``acc [rows, padded_dim]``, the sum of values times weights, with one more tile."""
+    return tl.dot(weights.to(values.dtype), values, acc * fade[:, None], input_precision=C.precision)
 
-    :param sink: ``[rows]`` scores, times log₂ e.
-    """
-    if C.sinks:
-        higher = tl.maximum(peak, sink)
-        fade = tl.exp2(peak - higher)
-        total = total * fade + tl.exp2(sink - higher)
-        acc = acc * fade[:, None]
-    return acc * (value_scale / tl.where(total == 0.0, 1.0, total))[:, None]
+
+@triton.jit
+def with_sink(peak, total, sink):
+    """By what sums must fade beside one more key without a value, and the total with it; ``sink`` is its score, times
+    log₂ e."""
+    higher = tl.maximum(peak, sink)
+    fade = tl.exp2(peak - higher)
+    return fade, total * fade + tl.exp2(sink - higher)
+
+
+@triton.jit
+def inverse(total):
+    """1 / total, and 1 where a row saw nothing, whose sums are zero."""
+    return 1.0 / tl.where(total == 0.0, 1.0, total)
