@@ -132,18 +132,20 @@ def _gate_up(
     if expert < 0:
         return
     choice = _choices(order, block, tokens * TOP_K, BLOCK_M)
+    exists = choice < tokens * TOP_K
     column = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    # Rows and columns that there are not read the last: no load needs a mask for them, and they are not stored.
-    token = tl.minimum(choice // TOP_K, tokens - 1).to(tl.int64)
+    # Columns that there are not read the last: no load needs a mask for them, and they are not stored. Rows that there
+    # are not read nothing: in a decode step they are most rows of a block.
+    token = (choice // TOP_K).to(tl.int64)
     start = expert.to(tl.int64) * 2 * columns * depth + tl.minimum(column, columns - 1).to(tl.int64) * depth
     half = columns.to(tl.int64) * depth
     gate = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in tl.range(0, depth, BLOCK_K, num_stages=STAGES):
         k = (step + tl.arange(0, BLOCK_K))[None, :]
-        values = _loaded(x + token[:, None] * depth + k, k, depth, EVEN)
-        gate = tl.dot(values, _loaded(weight + start[:, None] + k, k, depth, EVEN).T, gate, input_precision="ieee")
-        up = tl.dot(values, _loaded(weight + half + start[:, None] + k, k, depth, EVEN).T, up, input_precision="ieee")
+        values = tl.load(x + token[:, None] * depth + k, exists[:, None] & (k < depth), other=0.0)
+        gate = tl.dot(values, _weight(weight + start[:, None] + k, k, depth, EVEN).T, gate, input_precision="ieee")
+        up = tl.dot(values, _weight(weight + half + start[:, None] + k, k, depth, EVEN).T, up, input_precision="ieee")
     if bias is not None:
         at = bias + expert.to(tl.int64) * 2 * columns + column
         gate += tl.load(at, column < columns, other=0.0).to(tl.float32)[None, :]
@@ -152,8 +154,7 @@ def _gate_up(
     up = tl.minimum(tl.maximum(up, -limit), limit)
     result = gate * tl.sigmoid(alpha * gate) * (up + offset)
     at = out + (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None] * columns + column[None, :]
-    inside = (choice < tokens * TOP_K)[:, None] & (column < columns)[None, :]
-    tl.store(at, result.to(out.dtype.element_ty), inside)
+    tl.store(at, result.to(out.dtype.element_ty), exists[:, None] & (column < columns)[None, :])
 
 
 @triton.jit(do_not_specialize=["tokens", "blocks"])
@@ -167,20 +168,20 @@ def _down(
     if expert < 0:
         return
     choice = _choices(order, block, tokens * TOP_K, BLOCK_M)
+    exists = choice < tokens * TOP_K
     column = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    # What the rows of no choice hold, NaN perhaps, stays in these rows.
     row = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     start = expert.to(tl.int64) * columns * depth + tl.minimum(column, columns - 1).to(tl.int64) * depth
     product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in tl.range(0, depth, BLOCK_K, num_stages=STAGES):
         k = (step + tl.arange(0, BLOCK_K))[None, :]
-        values = _loaded(gated + row[:, None] * depth + k, k, depth, EVEN)
-        tile_of_weight = _loaded(weight + start[:, None] + k, k, depth, EVEN)
-        product = tl.dot(values, tile_of_weight.T, product, input_precision="ieee")
+        values = tl.load(gated + row[:, None] * depth + k, exists[:, None] & (k < depth), other=0.0)
+        product = tl.dot(
+            values, _weight(weight + start[:, None] + k, k, depth, EVEN).T, product, input_precision="ieee"
+        )
     if bias is not None:
         at = bias + expert.to(tl.int64) * columns + column
         product += tl.load(at, column < columns, other=0.0).to(tl.float32)[None, :]
-    exists = choice < tokens * TOP_K
     product *= tl.load(routing_weights + choice, exists, other=0.0)[:, None]
     at = terms + choice.to(tl.int64)[:, None] * columns + column[None, :]
     tl.store(at, product.to(terms.dtype.element_ty), exists[:, None] & (column < columns)[None, :])
@@ -217,7 +218,7 @@ def _choices(order, block, choices, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def _loaded(at, k, depth, EVEN: tl.constexpr):
+def _weight(at, k, depth, EVEN: tl.constexpr):
     if EVEN:
         return tl.load(at)
     return tl.load(at, k < depth, other=0.0)
