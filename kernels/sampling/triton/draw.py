@@ -145,7 +145,7 @@ def _draw(
             x = _load(scores, at, at < vocab)
             noise = gumbel(seed, index, first + tile * TILE, TILE)
             best, best_at = _better(best, best_at, x * scale + noise, at)
-    score, token = tl.reduce((best, best_at), 0, first_best)
+    score, token = first_best(best, best_at)
     split = i.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     tl.store(best_scores + split, score)
     tl.store(best_tokens + split, token)
@@ -164,12 +164,10 @@ def _better(best: tl.tensor, best_at: tl.tensor, score: tl.tensor, at: tl.tensor
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def first_best(
-    score: tl.tensor, token: tl.tensor, other_score: tl.tensor, other_token: tl.tensor
-) -> tuple[tl.tensor, tl.tensor]:
-    """The better of two, of equals that of the lower token."""
-    stays = (score > other_score) | ((score == other_score) & (token < other_token))
-    return tl.where(stays, score, other_score), tl.where(stays, token, other_token)
+def first_best(scores: tl.tensor, tokens: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """The greatest score and its token, of equal ones the lowest."""
+    best = tl.max(scores, axis=0)
+    return best, tl.min(tl.where(scores == best, tokens, 2147483647), axis=0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -194,7 +192,7 @@ def _choose(
     split = tl.arange(0, SPLITS)
     at = i.to(tl.int64) * splits + split
     scores = tl.load(best_scores + at, mask=split < splits, other=float("-inf"))
-    best, token = tl.reduce((scores, tl.load(best_tokens + at, mask=split < splits, other=0)), 0, first_best)
+    best, token = first_best(scores, tl.load(best_tokens + at, mask=split < splits, other=0))
     found = (best > float("-inf")) & (best < float("inf"))
     tl.store(chosen + i, tl.where(found, token, -1))
     # A failed row's next step may already be on its way: it must find some token that there is.

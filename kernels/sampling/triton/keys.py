@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 _ONE = tl.constexpr(float(2**40))
-"""The weight of the best token. A vocabulary of 2**22 tokens like it would still fit 63 bits; a token of less than 2**-40
-of its probability weighs nothing."""
+"""The weight of the best token. A vocabulary of 2**22 tokens like it would still fit 63 bits; a token of less than
+2**-40 of its probability weighs nothing."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]

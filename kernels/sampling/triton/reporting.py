@@ -165,7 +165,7 @@ def _best(keys: tl.tensor, ids: tl.tensor, count: tl.tensor, ROOM: tl.constexpr)
     best_keys = tl.full([ROOM], _TAKEN, tl.int32)
     best_ids = tl.zeros([ROOM], tl.int32)
     for nth in range(0, count):
-        best_key, best_id = tl.reduce((keys, ids), 0, first_best)
+        best_key, best_id = first_best(keys, ids)
         best_keys = tl.where(place == nth, best_key, best_keys)
         best_ids = tl.where(place == nth, best_id, best_ids)
         keys = tl.where(ids == best_id, _TAKEN, keys)

@@ -8,7 +8,7 @@ import triton.language as tl
 from kernels.sampling import rows
 
 _WORDS = tl.constexpr(rows.ROW.itemsize // 4)
-_FIELDS = {name: place // 4 for name, (_, place) in (rows.ROW.fields or {}).items()}
+_FIELDS = {name: field[1] // 4 for name, field in (rows.ROW.fields or {}).items()}
 
 FLAGS = tl.constexpr(_FIELDS["flags"])
 INVERSE_TEMPERATURE = tl.constexpr(_FIELDS["inverse_temperature"])

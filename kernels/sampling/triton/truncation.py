@@ -50,7 +50,7 @@ class _Bounds(NamedTuple):
     best: Tensor
     lowest: Tensor
     total: Tensor
-    count: Tensor
+    num_candidates: Tensor
 
 
 def truncate(logits: Tensor, row_of: Tensor, state: SamplingState) -> Kept:
@@ -115,7 +115,7 @@ def _gather_candidates(logits: Tensor, survey: Survey, bounds: _Bounds, candidat
         logits.stride(0),
         survey.maxima,
         bounds.lowest,
-        bounds.count,
+        bounds.num_candidates,
         candidates,
         vocab,
         ROOM=candidates.shape[1],
