@@ -51,18 +51,18 @@ class CudaTimer:
         return Timing(statistics.median(times), min(times), runs, captured)
 
     def _once(self, run: Callable[[], object]) -> float:
-        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         self._flushed.sum()
         started.record()
         run()
         ended.record()
         ended.synchronize()
-        return started.elapsed_time(ended) / 1e3
+        return float(started.elapsed_time(ended)) / 1e3
 
 
 def _captured(call: Callable[[], object]) -> Callable[[], object] | None:
     """The call as a graph; None if it waits for the device, which cannot be captured."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):

@@ -17,13 +17,13 @@ class Demand(NamedTuple):
     """What one kernel's code must have.
 
     :ivar streamed: bytes that a program loads in each round of its loop, all by loads of 16 bytes: so many for each
-        token, row or column of the tile, which is the entry ``unit`` of the shape that ``kernels/<op>/tiles.json`` has
-        for ``kernel``; 0: no loop streams.
+        element of the tile, whose ``sides`` are entries of the shape that ``kernels/<op>/tiles.json`` has for
+        ``kernel``; 0: nothing is demanded.
     :ivar matrix: whether it must multiply with the matrix instructions of the device's own kind.
     """
 
     kernel: str = ""
-    unit: str = "tile"
+    sides: tuple[str, ...] = ("tile",)
     streamed: int = 0
     matrix: bool = False
 

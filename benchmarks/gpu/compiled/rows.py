@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache
+from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -84,15 +85,15 @@ def compiled(case: Case, capability: int) -> list[Row]:
         name = launch.name if launch.name not in rows else f"{launch.name} ({len(rows) + 1})"
         key = Key(case.operation, case.name, name, capability)
         demand = case.demands.get(launch.name, Demand())
-        streamed = demand.streamed and demand.streamed * _unit(demand, shapes)
+        streamed = demand.streamed and demand.streamed * _tile(demand, shapes)
         code = inspect(launch.cubin)
         rows[name] = Row(key, launch.num_warps, launch.num_stages, launch.shared, code, streamed, demand.matrix)
     return list(rows.values())
 
 
-def _unit(demand: Demand, shapes: Mapping[Entry, TileShape]) -> int:
+def _tile(demand: Demand, shapes: Mapping[Entry, TileShape]) -> int:
     (shape,) = (shape for (_, kernel, _), shape in shapes.items() if kernel == demand.kernel)
-    return shape[demand.unit]
+    return prod(shape[side] for side in demand.sides)
 
 
 def compile_all(works: Sequence[Work], workers: int) -> Compiled:

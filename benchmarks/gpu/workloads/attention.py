@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.workloads.tensors import random
-from kernels.attention import PLAIN, AttentionVariant, Launch, LayerCache, PagedBatch, paged_attention, plan_launch
+from kernels.attention import PLAIN, AttentionVariant, LayerCache, PagedBatch, paged_attention, plan_launch
 from kernels.gpu import device_of
 
 
@@ -60,24 +60,35 @@ def attention(
     :param queries: each sequence's query tokens; those of one first.
     :param splits: programs that share a decode's context; None: as the engine plans.
     """
-    device = cache.key.device
-    query = random((sum(queries), heads.heads, heads.head_dim), heads.dtype, device)
-    pages = [-(-context // heads.page) for context in contexts]
+    query = random((sum(queries), heads.heads, heads.head_dim), heads.dtype, cache.key.device)
+    return AttentionCall(
+        query,
+        cache,
+        paged_batch(query, queries, contexts, page=heads.page, kv_heads=heads.kv_heads, splits=splits),
+        variant,
+    )
+
+
+def paged_batch(
+    query: Tensor, queries: Sequence[int], contexts: Sequence[int], *, page: int, kv_heads: int, splits: int | None
+) -> PagedBatch:
+    """What :func:`attention` says, on the device of ``query``, with the pages in no order."""
+    device = query.device
+    pages = [-(-context // page) for context in contexts]
     order = torch.split(torch.randperm(sum(pages), dtype=torch.int32), pages)
     tables = torch.nn.utils.rnn.pad_sequence(list(order), batch_first=True)
     decodes = sum(count == 1 for count in queries)
-    plan = plan_launch(queries, contexts, heads.kv_heads, device_of(query))
+    plan = plan_launch(queries, contexts, kv_heads, device_of(query))
     if splits is not None:
         longest = max(contexts[:decodes], default=1)
         plan = plan._replace(splits=splits, split_tokens=-(-longest // splits))
-    batch = PagedBatch(
+    return PagedBatch(
         query_starts=_int32([0, *accumulate(queries)], device),
         context_lengths=_int32(contexts, device),
         block_tables=tables.to(device),
         slots=torch.zeros(sum(queries), dtype=torch.int64, device=device),
-        launch=Launch(decodes, plan.max_queries, plan.splits, _int32([plan.split_tokens], device)),
+        launch=plan.launch(_int32([plan.split_tokens], device)),
     )
-    return AttentionCall(query, cache, batch, variant)
 
 
 def _int32(values: Sequence[int], device: torch.device) -> Tensor:

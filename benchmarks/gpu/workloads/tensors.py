@@ -15,7 +15,7 @@ def random(shape: Sequence[int], dtype: torch.dtype, device: torch.device, scale
     tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
     if device.type == "cuda":
         # In pieces: what is drawn in float32 before it is rounded to 8 bits is four times as large.
-        for piece in tensor.view(-1).split(_PIECE):
+        for piece in torch.split(tensor.view(-1), _PIECE):
             if dtype == torch.float8_e4m3fn:
                 piece.copy_(torch.randn(piece.shape, device=device).mul_(scale))
             else:

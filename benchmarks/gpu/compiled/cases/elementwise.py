@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case
 from kernels.activation import gelu_and_mul, silu_and_mul
+from kernels.embedding import embed
 from kernels.layer_norm import layer_norm
 from kernels.rms_norm import rms_norm
 
@@ -30,6 +31,16 @@ def cases() -> Iterator[Case]:
         yield _activation(f"{kind} silu", kind, silu_and_mul)
     for approximate in ("none", "tanh"):
         yield _activation(f"bf16 gelu {approximate}", "bf16", partial(gelu_and_mul, approximate=approximate))
+
+    for kind in ("bf16", "fp32"):
+        yield _embedding(kind)
+
+
+def _embedding(kind: str) -> Case:
+    def call() -> object:
+        return embed(torch.empty(_TOKENS, dtype=torch.int64), torch.empty(1024, 4096, dtype=DTYPES[kind]))
+
+    return Case("embedding", kind, call)
 
 
 def _activation(name: str, kind: str, activation: Callable[[torch.Tensor], object]) -> Case:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu.compiled.case import DTYPES, Case
+from benchmarks.gpu.compiled.case import DTYPES, Case, Demand
 from kernels.linear import EXACT
 
 _DEPTH = 4096
@@ -29,7 +29,7 @@ def _product(name: str, dtype: torch.dtype, rows: int, columns: int) -> Case:
         residual = torch.empty(rows, columns, dtype=dtype)
         return weight.multiply(torch.empty(rows, _DEPTH, dtype=dtype), torch.empty(columns, dtype=dtype), residual)
 
-    return Case("linear", name, call)
+    return Case("linear", name, call, _demands(rows, dtype.itemsize))
 
 
 def _gated(name: str, rows: int, columns: int) -> Case:
@@ -37,7 +37,7 @@ def _gated(name: str, rows: int, columns: int) -> Case:
         weight = EXACT.gated(torch.empty(2 * columns, _DEPTH, dtype=torch.bfloat16), has_bias=False)
         return weight.multiply(torch.empty(rows, _DEPTH, dtype=torch.bfloat16))
 
-    return Case("linear", name, call)
+    return Case("linear", name, call, _demands(rows, 2 * 2, "gated_"))
 
 
 def _logits(rows: int) -> Case:
@@ -45,4 +45,9 @@ def _logits(rows: int) -> Case:
         weight = EXACT.weight(torch.empty(_COLUMNS["wide"], _DEPTH, dtype=torch.bfloat16))
         return weight.multiply(torch.empty(rows, _DEPTH, dtype=torch.bfloat16), wide=True)
 
-    return Case("linear", f"bf16 wide {rows} to fp32", call)
+    return Case("linear", f"bf16 wide {rows} to fp32", call, _demands(rows, 2))
+
+
+def _demands(rows: int, streamed: int, kind: str = "") -> dict[str, Demand]:
+    name = "row" if rows == 1 else "rows"
+    return {f"_{name}": Demand(f"{kind}{name}", ("block_n", "block_k"), streamed)}
