@@ -7,8 +7,9 @@ import os
 import pytest
 import torch
 
+from kernels.gpu import Device, standing_in
 from serving_image.errors import StartupError
-from serving_image.runtime.device import available_cores, choose_device, choose_dtype
+from serving_image.runtime.device import available_cores, choose_cache_dtype, choose_device, choose_dtype
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,17 @@ def test_auto_keeps_values_exact_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert choose_dtype("auto", torch.bfloat16, CPU) == torch.bfloat16
     assert choose_dtype("auto", torch.float16, CPU) == torch.float32
+
+
+def test_a_cache_of_fp8_needs_a_gpu_that_has_it() -> None:
+    assert choose_cache_dtype("auto", CPU) is None
+    with pytest.raises(StartupError, match="for GPUs"):
+        choose_cache_dtype("fp8", CPU)
+    with standing_in(Device(89, 76)):
+        assert choose_cache_dtype("fp8", CPU) == torch.float8_e4m3fn
+        assert choose_cache_dtype("auto", CPU) is None
+    with standing_in(Device(80, 108)), pytest.raises(StartupError, match=r"this one has 8\.0"):
+        choose_cache_dtype("fp8", CPU)
 
 
 def test_a_stated_dtype_is_used() -> None:

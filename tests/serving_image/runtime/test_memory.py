@@ -16,7 +16,7 @@ from serving_image.models.rotary import RotaryConfig
 from serving_image.options import EngineOptions
 from serving_image.runtime.memory import KVPlan, _cgroup_available, free_memory, plan_kv_cache
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONFIG = DecoderConfig(
     architecture="LlamaForCausalLM",
     vocab_size=32000,
@@ -98,6 +98,38 @@ def test_one_full_context_always_fits_in_what_was_free(
         return
     assert plan.num_blocks * plan.block_size >= plan.max_model_len >= 1
     assert plan.cache_bytes + plan.workspace_bytes <= free
+
+
+def _plan_on_gpu(free: int, cache_dtype: torch.dtype | None = None, **options: Any) -> KVPlan:
+    # With a context that is stated, and so many requests that the cache takes what is left.
+    engine = EngineOptions(model="m", max_num_seqs=4096, max_model_len=4096, **options)
+    return plan_kv_cache(CONFIG, torch.bfloat16, GPU, engine, free, cache_dtype=cache_dtype)
+
+
+def test_engines_that_share_a_gpu_each_take_of_what_is_left() -> None:
+    first = _plan_on_gpu(100 * GIB)
+    left = 100 * GIB - first.cache_bytes - first.workspace_bytes
+    assert 0.09 * 100 * GIB < left < 0.11 * 100 * GIB
+    second = _plan_on_gpu(left)
+    assert 0 < second.cache_bytes <= left - second.workspace_bytes
+    stated = _plan_on_gpu(100 * GIB, kv_cache_memory=20 * GIB)
+    assert 20 * GIB - stated.bytes_per_block < stated.cache_bytes <= 20 * GIB
+    second = _plan_on_gpu(100 * GIB - stated.cache_bytes - stated.workspace_bytes, kv_cache_memory=20 * GIB)
+    assert second.cache_bytes == stated.cache_bytes
+
+
+def test_a_cache_of_fp8_holds_twice_the_tokens() -> None:
+    exact, rounded = (_plan_on_gpu(100 * GIB, dtype) for dtype in (None, torch.float8_e4m3fn))
+    assert rounded.bytes_per_block * 2 == exact.bytes_per_block
+    assert rounded.num_blocks // 2 == exact.num_blocks
+    assert rounded.workspace_bytes == exact.workspace_bytes
+
+
+def test_block_sizes_that_no_gpu_kernel_reads_are_refused() -> None:
+    assert _plan_on_gpu(100 * GIB, block_size=64).block_size == 64
+    for block_size in (1, 48, 512):
+        with pytest.raises(StartupError, match="Use one of 16, 32"):
+            _plan_on_gpu(100 * GIB, block_size=block_size)
 
 
 def test_the_table_adds_up() -> None:

@@ -1,4 +1,4 @@
-"""The engine core over the GPU's runtime: what Transformers yields, or the engine on a CPU, whatever happens between."""
+"""The engine core over the GPU's runtime yields what Transformers does, or the engine on a CPU, whatever happens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from transformers import LlamaForCausalLM
 from serving_image.engine.core import EngineCore
 from serving_image.engine.protocol import AddRequest, RequestOutput, SamplingParams
 from serving_image.engine.step import ScheduledRequest
+from serving_image.errors import StartupError
 from serving_image.models.decoder import Decoder, DecoderInput
 from serving_image.runtime.failures import NOTHING_TO_CHOOSE, RAISED
 from serving_image.runtime.gpu.gpu_runner import GPURunner
 from serving_image.runtime.gpu.pending_step import GPUStep
-from tests.serving_image.checkpoints import random_prompt, transformers_greedy
+from tests.serving_image.checkpoints import random_prompt, transformers_greedy, write_checkpoint
 from tests.serving_image.generation import boot_engine, greedy_request, run_to_end, start, tokens_by_request
 
 BLOCK = 16
@@ -260,6 +261,30 @@ def test_a_batch_is_launched_with_its_single_tokens_first(model: Path) -> None:
     tokens = tokens_by_request(run_to_end(core)[0])
     assert [item.num_tokens for item in launched[0]] == [1, 12]
     assert tokens == {name: transformers_greedy(model, prompt, 2) for name, prompt in prompts.items()}
+
+
+def test_batch_invariance_is_refused(model: Path) -> None:
+    with pytest.raises(StartupError, match="--batch-invariant"):
+        start_on_gpu(model, batch_invariant=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_decoding_from_captured_graphs_equals_decoding_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wider model in bfloat16, batches of all sizes up to 5, contexts on both sides of the split threshold."""
+    folder = write_checkpoint(
+        tmp_path, hidden_size=256, intermediate_size=512, head_dim=64, max_position_embeddings=2048
+    )
+    runs = {}
+    for captured in (True, False):
+        core = start_on_gpu(folder, dtype="bfloat16", max_num_seqs=5, max_model_len=2048, enable_prefix_caching=False)
+        if not captured:
+            monkeypatch.setattr(runner_of(core)._graphs, "_usable", False)
+        for index, length in enumerate((3, 1500, 70, 300, 1)):
+            core.add(greedy_request(str(index), random_prompt(length, seed=index), 12 * (index + 1)))
+        runs[captured] = tokens_by_request(run_to_end(core)[0])
+        assert (runner_of(core)._graphs.num_captured > 3) == captured
+    assert runs[True] == runs[False]
 
 
 def test_an_fp8_cache_gives_much_the_same(model: Path) -> None:
