@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.gpu import trying
 from kernels.sampling import SamplingRows, reference
+from kernels.sampling.triton.best import empty_best
 from kernels.sampling.triton.truncation import truncate
 from tests.kernels.sampling_batch import Asked, Batch, ask
 
@@ -37,7 +38,9 @@ def _kept(logits: torch.Tensor, asked: list[Asked], device: torch.device) -> tor
     rows = SamplingRows(tokens, logits.shape[1])
     rows.admit({row: each.sampling for row, each in enumerate(asked)})
     row_of = torch.arange(len(asked), dtype=torch.int32, device=device)
-    cutoff = truncate(logits.to(device), row_of, rows.state).cutoff.cpu()
+    on_device = logits.to(device)
+    kept = truncate(on_device, row_of, row_of + 1, rows.state, empty_best(on_device))
+    cutoff = kept.cutoff.cpu()
     return (logits >= cutoff[:, None]) & (logits > -math.inf)
 
 

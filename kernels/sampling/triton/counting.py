@@ -34,7 +34,7 @@ def count_tokens(rows: Tensor, lengths: Tensor, longest: int, state: SamplingSta
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=["rows", "lengths"])  # type: ignore[untyped-decorator]
 def _count(
     rows: tl.tensor,
     lengths: tl.tensor,

@@ -1,99 +1,63 @@
 """The best of score plus noise.
 
-``[n, vocab]`` float32 in, a token per row out. A row is read once, 4 · vocab bytes, and a random one costs about 100
-operations per token for its noise; of a truncated row only the groups that hold kept tokens are read. 256 rows of
-128,256 are 131 MB.
+``[n, vocab]`` float32 in, read once, 4 · vocab bytes per row: 131 MB for 256 rows of 128,256. A greedy row needs 2
+operations per token, a random one about 80, nearly all for its noise: where all 256 are random and none is truncated,
+the operations are the floor. Rows that truncation has left few tokens of have been drawn by it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.sampling.rows import SamplingState
+from kernels.sampling.triton.best import Best, first_best
 from kernels.sampling.triton.noise import gumbel
 from kernels.sampling.triton.row import (
-    COUNTS,
     FLAGS,
     GREEDY,
     INVERSE_TEMPERATURE,
-    PENALIZES,
+    LOG2_E,
     PROMPT_LENGTH,
     SEED,
     TRUNCATES,
     integer,
     long,
     number,
-    own,
     poisoned_to_infinity,
 )
-from kernels.sampling.triton.survey import GROUP
+from kernels.sampling.triton.truncation import Kept
 
 
-class Kept(NamedTuple):
-    """What truncation leaves of each row: the tokens of at least ``cutoff`` ``[n]`` float32; ``maxima`` ``[n, groups]``
-    float32 says where to look for them. Both mean something for truncated rows only."""
-
-    cutoff: Tensor
-    maxima: Tensor
-
-
-def draw(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingState, kept: Kept | None) -> Tensor:
-    """See :func:`kernels.sampling.sample`.
+def draw(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingState, kept: Kept | None, best: Best) -> None:
+    """Find the best token of every part of every row that has not been drawn.
 
     :param kept: None if no row truncates.
+    :param best: written.
     """
     n, vocab = logits.shape
-    chosen = torch.empty(n, dtype=torch.int32, device=logits.device)
-    if not n:
-        return chosen
-    device = device_of(logits)
-    tile = tile_shape("sampling", "draw", "all", device)
-    tiles = triton.cdiv(vocab, tile["tile"])
-    splits = min(tiles, triton.cdiv(device.multiprocessors * tile["programs_per_multiprocessor"], n))
-    splits = triton.cdiv(tiles, triton.cdiv(tiles, splits))
-    scores = torch.empty(n, splits, dtype=torch.float32, device=logits.device)
-    tokens = torch.empty(n, splits, dtype=torch.int32, device=logits.device)
-    _draw[(n, splits)](
+    tile = tile_shape("sampling", "draw", "all", device_of(logits))
+    _draw[(n, best.scores.shape[1])](
         logits,
         logits.stride(0),
         row_of,
         position,
         state.parameters,
-        scores if kept is None else kept.cutoff,
-        scores if kept is None else kept.maxima,
-        scores,
-        tokens,
+        best.scores if kept is None else kept.cutoff,
+        best.tokens if kept is None else kept.drawn,
+        best.scores,
+        best.tokens,
         vocab,
-        triton.cdiv(tiles, splits),
+        best.tiles,
         HAS_KEPT=kept is not None,
-        GROUPS=triton.cdiv(vocab, GROUP),
-        GROUP=GROUP,
         TILE=tile["tile"],
         num_warps=tile["num_warps"],
     )
-    _choose[(n,)](
-        scores,
-        tokens,
-        splits,
-        row_of,
-        position,
-        state.parameters,
-        state.tokens,
-        state.tokens.stride(0),
-        chosen,
-        SPLITS=triton.next_power_of_2(splits),
-        num_warps=1,
-    )
-    return chosen
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tiles"], do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
 def _draw(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -101,59 +65,81 @@ def _draw(
     position: tl.tensor,
     parameters: tl.tensor,
     cutoffs: tl.tensor,
-    maxima: tl.tensor,
+    drawn: tl.tensor,
     best_scores: tl.tensor,
     best_tokens: tl.tensor,
     vocab: tl.tensor,
     tiles: tl.tensor,
     HAS_KEPT: tl.constexpr,
-    GROUPS: tl.constexpr,
-    GROUP: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """The best token of ``tiles`` tiles of a row, for each program."""
     i = tl.program_id(0)
     row = tl.load(row_of + i)
     if row < 0:
         return
+    part = i.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    flags = integer(parameters, row, FLAGS)
+    cutoff = float("-inf")
+    if HAS_KEPT:  # noqa: SIM102 (one of the two is known when this is compiled)
+        if flags & TRUNCATES != 0:
+            if tl.load(drawn + i) != 0:
+                # Whose token is in the first part.
+                tl.store(best_scores + part, float("-inf"), mask=tl.program_id(1) > 0)
+                return
+            cutoff = tl.load(cutoffs + i)
     scores = logits + i.to(tl.int64) * stride
     first = tl.program_id(1) * tiles * TILE
-    flags = integer(parameters, row, FLAGS)
-    seed = long(parameters, row, SEED)
-    index = tl.load(position + i) - integer(parameters, row, PROMPT_LENGTH)
-    # Scores in units of ln 2, as the noise is.
-    scale = number(parameters, row, INVERSE_TEMPERATURE) * 1.4426950408889634
-    best = tl.full([TILE], float("-inf"), tl.float32)
-    best_at = tl.zeros([TILE], tl.int32)
     if flags & GREEDY != 0:
-        for tile in range(tiles):
-            at = first + tile * TILE + tl.arange(0, TILE)
-            best, best_at = _better(best, best_at, _load(scores, at, at < vocab), at)
-    elif HAS_KEPT and flags & TRUNCATES != 0:
-        cutoff = tl.load(cutoffs + i)
-        for tile in range(tiles):
-            at = first + tile * TILE + tl.arange(0, TILE)
-            highest = tl.load(maxima + i.to(tl.int64) * GROUPS + at // GROUP, mask=at < vocab, other=float("-inf"))
-            here = (highest >= cutoff) & (highest > float("-inf"))
-            if tl.max(here.to(tl.int32), axis=0) > 0:
-                x = _load(scores, at, here)
-                noise = gumbel(seed, index, first + tile * TILE, TILE)
-                best, best_at = _better(best, best_at, tl.where(x >= cutoff, x * scale + noise, float("-inf")), at)
+        score, token = _greatest(scores, first, vocab, tiles, TILE)
     else:
-        for tile in range(tiles):
-            at = first + tile * TILE + tl.arange(0, TILE)
-            x = _load(scores, at, at < vocab)
-            noise = gumbel(seed, index, first + tile * TILE, TILE)
-            best, best_at = _better(best, best_at, x * scale + noise, at)
-    score, token = first_best(best, best_at)
-    split = i.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(best_scores + split, score)
-    tl.store(best_tokens + split, token)
+        seed = long(parameters, row, SEED)
+        index = tl.load(position + i) - integer(parameters, row, PROMPT_LENGTH)
+        # In units of ln 2, as the noise is.
+        scale = number(parameters, row, INVERSE_TEMPERATURE) * LOG2_E
+        score, token = _greatest_with_noise(scores, cutoff, seed, index, scale, first, vocab, tiles, TILE)
+    tl.store(best_scores + part, score)
+    tl.store(best_tokens + part, token)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _load(scores: tl.tensor, at: tl.tensor, mask: tl.tensor) -> tl.tensor:
-    return poisoned_to_infinity(tl.load(scores + at, mask=mask, other=float("-inf")))
+def _greatest(
+    scores: tl.tensor, first: tl.tensor, vocab: tl.tensor, tiles: tl.tensor, TILE: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    best = tl.full([TILE], float("-inf"), tl.float32)
+    best_at = tl.zeros([TILE], tl.int32)
+    for tile in range(tiles):
+        at = first + tile * TILE + tl.arange(0, TILE)
+        best, best_at = _better(best, best_at, _load(scores, at, vocab), at)
+    score, token = first_best(best, best_at)
+    return score, token
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _greatest_with_noise(
+    scores: tl.tensor,
+    cutoff: tl.tensor,
+    seed: tl.tensor,
+    index: tl.tensor,
+    scale: tl.tensor,
+    first: tl.tensor,
+    vocab: tl.tensor,
+    tiles: tl.tensor,
+    TILE: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    best = tl.full([TILE], float("-inf"), tl.float32)
+    best_at = tl.zeros([TILE], tl.int32)
+    for tile in range(tiles):
+        at = first + tile * TILE + tl.arange(0, TILE)
+        x = _load(scores, at, vocab)
+        noisy = x * scale + gumbel(seed, index, first + tile * TILE, TILE)
+        best, best_at = _better(best, best_at, tl.where(x >= cutoff, noisy, float("-inf")), at)
+    score, token = first_best(best, best_at)
+    return score, token
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _load(scores: tl.tensor, at: tl.tensor, vocab: tl.tensor) -> tl.tensor:
+    return poisoned_to_infinity(tl.load(scores + at, mask=at < vocab, other=float("-inf")))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -161,43 +147,3 @@ def _better(best: tl.tensor, best_at: tl.tensor, score: tl.tensor, at: tl.tensor
     """Element by element; what is there already has the lower token, so it stays if they are equal."""
     better = score > best
     return tl.where(better, score, best), tl.where(better, at, best_at)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def first_best(scores: tl.tensor, tokens: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """The greatest score and its token, of equal ones the lowest."""
-    best = tl.max(scores, axis=0)
-    return best, tl.min(tl.where(scores == best, tokens, 2147483647), axis=0)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _choose(
-    best_scores: tl.tensor,
-    best_tokens: tl.tensor,
-    splits: tl.tensor,
-    row_of: tl.tensor,
-    position: tl.tensor,
-    parameters: tl.tensor,
-    tokens: tl.tensor,
-    stride: tl.tensor,
-    chosen: tl.tensor,
-    SPLITS: tl.constexpr,
-) -> None:
-    """The best of a row's splits: into the result, the request's tokens and its counts."""
-    i = tl.program_id(0)
-    row = tl.load(row_of + i)
-    if row < 0:
-        tl.store(chosen + i, -1)
-        return
-    split = tl.arange(0, SPLITS)
-    at = i.to(tl.int64) * splits + split
-    scores = tl.load(best_scores + at, mask=split < splits, other=float("-inf"))
-    best, token = first_best(scores, tl.load(best_tokens + at, mask=split < splits, other=0))
-    found = (best > float("-inf")) & (best < float("inf"))
-    tl.store(chosen + i, tl.where(found, token, -1))
-    # A failed row's next step may already be on its way: it must find some token that there is.
-    token = tl.where(found, token, 0)
-    tl.store(tokens + row.to(tl.int64) * stride + tl.load(position + i), token, mask=tl.load(position + i) < stride)
-    if integer(parameters, row, FLAGS) & PENALIZES != 0:
-        counter = own(parameters, row, COUNTS) + token
-        tl.store(counter, tl.load(counter) + 1)

@@ -30,7 +30,13 @@ def score(keys: tl.tensor) -> tl.tensor:
 @triton.jit  # type: ignore[untyped-decorator]
 def weight(x: tl.tensor, best: tl.tensor, scale: tl.tensor) -> tl.tensor:
     """int64: what scores weigh against the best one of their row; ``scale`` is log2(e) over the temperature."""
-    return (tl.exp2((x - best) * scale) * _ONE).to(tl.int64)
+    return whole(tl.exp2((x - best) * scale))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def whole(mass: tl.tensor) -> tl.tensor:
+    """int64: the weight of what weighs ``mass`` times as much as the best token."""
+    return (mass * _ONE).to(tl.int64)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

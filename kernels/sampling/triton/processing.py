@@ -55,7 +55,7 @@ def process_logits(logits: Tensor, row_of: Tensor, position: Tensor, state: Samp
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
 def _process(
     logits: tl.tensor,
     stride: tl.tensor,

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.sampling.result import Logprobs
-from kernels.sampling.triton.draw import first_best
+from kernels.sampling.triton.best import first_best
 from kernels.sampling.triton.keys import key, score
-from kernels.sampling.triton.survey import GROUP, LOG2_E, empty_survey, load_groups, store_survey
+from kernels.sampling.triton.row import LOG2_E
+from kernels.sampling.triton.survey import GROUP, empty_survey, load_groups, store_survey
 
 _MOST_BY_GROUPS = 32
 """More of the best tokens than this are found by a sort, which nobody asks for in a step that must be quick."""
@@ -77,8 +78,8 @@ def _launch(logits: Tensor, chosen: Tensor, reported: Logprobs, log_total: Tenso
         vocab,
         groups,
         tiles,
-        TOP=num_top,
-        ROOM=triton.next_power_of_2(max(1, num_top)),
+        num_top,
+        ROOM=_MOST_BY_GROUPS,
         GROUP=GROUP,
         GROUPS=triton.next_power_of_2(groups),
         TILES=triton.next_power_of_2(tiles),
@@ -86,7 +87,7 @@ def _launch(logits: Tensor, chosen: Tensor, reported: Logprobs, log_total: Tenso
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=["chosen"])  # type: ignore[untyped-decorator]
 def _rank(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -109,7 +110,7 @@ def _rank(
     tl.store(ranks + i.to(tl.int64) * tl.num_programs(1) + tl.program_id(1), as_good)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["num_top"], do_not_specialize_on_alignment=["chosen", "top_ids", "top_logprobs"])  # type: ignore[untyped-decorator]
 def _report(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -125,7 +126,7 @@ def _report(
     vocab: tl.tensor,
     groups: tl.tensor,
     tiles: tl.tensor,
-    TOP: tl.constexpr,
+    num_top: tl.tensor,
     ROOM: tl.constexpr,
     GROUP: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -145,17 +146,16 @@ def _report(
     tile = tl.arange(0, TILES)
     rank = tl.load(ranks + i.to(tl.int64) * tiles + tile, mask=tile < tiles, other=0)
     tl.store(chosen_ranks + i, tl.sum(rank, axis=0))
-    if TOP > 0:
-        keys = tl.where(group < groups, key(best_of), _TAKEN)
-        _, candidates = _best(keys, group, tl.minimum(groups, TOP), ROOM)
-        place = tl.arange(0, ROOM)
-        at = candidates[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-        known = (place < tl.minimum(groups, TOP))[:, None] & (at < vocab)
-        x = tl.load(scores + at, mask=known, other=float("-inf"))
-        keys = tl.reshape(tl.where(known, key(x), _TAKEN), [ROOM * GROUP])
-        best_keys, best_tokens = _best(keys, tl.reshape(at, [ROOM * GROUP]), TOP, ROOM)
-        tl.store(top_ids + i.to(tl.int64) * TOP + place, best_tokens, mask=place < TOP)
-        tl.store(top_logprobs + i.to(tl.int64) * TOP + place, score(best_keys) - best - log_total, mask=place < TOP)
+    keys = tl.where(group < groups, key(best_of), _TAKEN)
+    _, candidates = _best(keys, group, tl.minimum(groups, num_top), ROOM)
+    place = tl.arange(0, ROOM)
+    at = candidates[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    known = (place < tl.minimum(groups, num_top))[:, None] & (at < vocab)
+    x = tl.load(scores + at, mask=known, other=float("-inf"))
+    keys = tl.reshape(tl.where(known, key(x), _TAKEN), [ROOM * GROUP])
+    best_keys, best_tokens = _best(keys, tl.reshape(at, [ROOM * GROUP]), num_top, ROOM)
+    tl.store(top_ids + i.to(tl.int64) * num_top + place, best_tokens, mask=place < num_top)
+    tl.store(top_logprobs + i.to(tl.int64) * num_top + place, score(best_keys) - best - log_total, mask=place < num_top)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -32,6 +32,8 @@ ALLOWS = tl.constexpr(rows.ALLOWS)
 ADJUSTS = tl.constexpr(rows.ADJUSTS)
 IN_PROMPT = tl.constexpr(rows.IN_PROMPT)
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def integer(parameters: tl.tensor, row: tl.tensor, FIELD: tl.constexpr) -> tl.tensor:

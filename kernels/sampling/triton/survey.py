@@ -23,6 +23,7 @@ from kernels.gpu import device_of, tile_shape
 from kernels.sampling.triton.row import (
     FLAGS,
     INVERSE_TEMPERATURE,
+    LOG2_E,
     TRUNCATES,
     integer,
     number,
@@ -30,7 +31,6 @@ from kernels.sampling.triton.row import (
 )
 
 GROUP = tl.constexpr(64)
-LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 class Survey(NamedTuple):
@@ -70,7 +70,7 @@ def survey_truncated(logits: Tensor, row_of: Tensor, parameters: Tensor) -> Surv
     return survey
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=["row_of"])  # type: ignore[untyped-decorator]
 def _survey(
     logits: tl.tensor,
     stride: tl.tensor,

@@ -1,18 +1,16 @@
-"""Which scores min-p, top-k and top-p keep, without sorting.
+"""Which scores min-p, top-k and top-p keep, without sorting, and the token drawn from them.
 
 ::
 
-    survey ──► bound ──► gather ──► cut
-                 │          │         └─ the exact cutoff, by bisection among the candidates, in registers
+    survey ──► bounds ──► gather ──► cut
+                 │          │         └─ the exact cutoff, by bisection among the candidates, in registers; and with it
+                 │          │            a token
                  │          └─ the tokens that reach the bound, from groups whose best does: usually few hundred
-                 └─ a score that no cutoff is below, from the groups' best scores and masses alone
+                 └─ a score that no cutoff is below
 
-The bound: where ``k`` groups' best scores reach it, at least ``k`` tokens do. Top-p needs no token if it and the ones
-below it weigh at most ``1 - p``, and what they weigh is bounded by their groups' masses. So one pass over the scores is
-all it takes (the survey's), as long as the candidates fit; a nearly flat distribution with top-p alone has more, and
-goes the long way of :mod:`kernels.sampling.triton.flat`.
-
-Per row: ``groups`` · 8 bytes read by the bound, about 256 bytes per candidate by the gathering, 32 KB of room.
+One pass over the scores, the survey's, is all it takes as long as the candidates fit. A nearly flat distribution with
+top-p alone has more, and goes the long way of :mod:`kernels.sampling.triton.flat`. Per row, gathering reads about 256
+bytes per candidate, and there are 64 KB of room.
 """
 
 from __future__ import annotations
@@ -26,88 +24,82 @@ from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.sampling.rows import SamplingState
-from kernels.sampling.triton.draw import Kept
+from kernels.sampling.triton.best import Best, first_best
+from kernels.sampling.triton.bounds import Bounds, find_bounds
 from kernels.sampling.triton.flat import cutoff_among_all
 from kernels.sampling.triton.keys import key, last_to_reach, score, share, weight
+from kernels.sampling.triton.noise import gumbel_of
 from kernels.sampling.triton.row import (
-    FLAGS,
     INVERSE_TEMPERATURE,
+    LOG2_E,
     LOG_MIN_P,
+    PROMPT_LENGTH,
+    SEED,
     TOP_K,
     TOP_P,
-    TRUNCATES,
     integer,
+    long,
     number,
 )
-from kernels.sampling.triton.survey import GROUP, LOG2_E, Survey, places, survey_truncated
+from kernels.sampling.triton.survey import GROUP, Survey, places, survey_truncated
 
 
-class _Bounds(NamedTuple):
-    """Of each row, all ``[n]``: its best score; the score that candidates reach, +inf if there is nothing to search;
-    what all tokens weigh (int64, see :func:`kernels.sampling.triton.keys.weight`); how many candidates there are
-    (int32)."""
+class Kept(NamedTuple):
+    """What truncation leaves of the rows that ask for it: the tokens whose scores are at least ``cutoff`` ``[n]``
+    float32. ``drawn`` ``[n]`` int32 is 1 where a token has been drawn from them."""
 
-    best: Tensor
-    lowest: Tensor
-    total: Tensor
-    num_candidates: Tensor
+    cutoff: Tensor
+    drawn: Tensor
 
 
-def truncate(logits: Tensor, row_of: Tensor, state: SamplingState) -> Kept:
-    """What the rows that truncate keep.
+class _Candidates(NamedTuple):
+    """Both ``[n, room]``, of each row the first few, in any order: scores float32, tokens int32."""
+
+    scores: Tensor
+    tokens: Tensor
+
+
+def truncate(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingState, best: Best) -> Kept:
+    """Truncate the rows that ask for it.
 
     :param logits: ``[n, vocab]`` float32.
+    :param best: gets the tokens that are drawn, in its first part.
     """
-    survey = survey_truncated(logits, row_of, state.parameters)
-    cutoff = torch.empty(logits.shape[0], dtype=torch.float32, device=logits.device)
-    bounds = _find_bounds(logits, survey, row_of, state.parameters, cutoff)
-    device = device_of(logits)
     n, vocab = logits.shape
-    tile = tile_shape("sampling", "cut", "all", device)
-    candidates = torch.empty(n, tile["candidates"], dtype=torch.float32, device=logits.device)
+    survey = survey_truncated(logits, row_of, state.parameters)
+    bounds = find_bounds(survey, vocab, row_of, state.parameters)
+    tile = tile_shape("sampling", "cut", "all", device_of(logits))
+    candidates = _Candidates(
+        torch.empty(n, tile["candidates"], dtype=torch.float32, device=logits.device),
+        torch.empty(n, tile["candidates"], dtype=torch.int32, device=logits.device),
+    )
     _gather_candidates(logits, survey, bounds, candidates)
+    kept = Kept(
+        torch.empty(n, dtype=torch.float32, device=logits.device),
+        torch.empty(n, dtype=torch.int32, device=logits.device),
+    )
     _cut[(n,)](
         logits,
         logits.stride(0),
         row_of,
+        position,
         state.parameters,
         *bounds,
-        candidates,
-        cutoff,
+        *candidates,
+        *kept,
+        best.scores,
+        best.tokens,
+        best.scores.shape[1],
         vocab,
         FEW=tile["few"],
         MANY=tile["candidates"],
         TILE=tile["tile"],
         num_warps=tile["num_warps"],
     )
-    return Kept(cutoff, survey.maxima)
+    return kept
 
 
-def _find_bounds(logits: Tensor, survey: Survey, row_of: Tensor, parameters: Tensor, cutoff: Tensor) -> _Bounds:
-    n, vocab = logits.shape
-    groups = survey.maxima.shape[1]
-    bounds = _Bounds(
-        torch.empty(n, dtype=torch.float32, device=logits.device),
-        torch.empty(n, dtype=torch.float32, device=logits.device),
-        torch.empty(n, dtype=torch.int64, device=logits.device),
-        torch.empty(n, dtype=torch.int32, device=logits.device),
-    )
-    _bound[(n,)](
-        *survey,
-        row_of,
-        parameters,
-        *bounds,
-        cutoff,
-        vocab,
-        groups,
-        GROUP=GROUP,
-        GROUPS=triton.next_power_of_2(groups),
-        num_warps=tile_shape("sampling", "bound", "all", device_of(logits))["num_warps"],
-    )
-    return bounds
-
-
-def _gather_candidates(logits: Tensor, survey: Survey, bounds: _Bounds, candidates: Tensor) -> None:
+def _gather_candidates(logits: Tensor, survey: Survey, bounds: Bounds, candidates: _Candidates) -> None:
     n, vocab = logits.shape
     tile = tile_shape("sampling", "gather", "all", device_of(logits))
     _gather[(n, triton.cdiv(vocab, tile["tile"]))](
@@ -116,101 +108,13 @@ def _gather_candidates(logits: Tensor, survey: Survey, bounds: _Bounds, candidat
         survey.maxima,
         bounds.lowest,
         bounds.num_candidates,
-        candidates,
+        *candidates,
         vocab,
-        ROOM=candidates.shape[1],
+        ROOM=candidates.scores.shape[1],
         GROUP=GROUP,
         TILE=tile["tile"],
         num_warps=tile["num_warps"],
     )
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _bound(
-    maxima: tl.tensor,
-    masses: tl.tensor,
-    row_of: tl.tensor,
-    parameters: tl.tensor,
-    bests: tl.tensor,
-    lowests: tl.tensor,
-    totals: tl.tensor,
-    counts: tl.tensor,
-    cutoffs: tl.tensor,
-    vocab: tl.tensor,
-    groups: tl.tensor,
-    GROUP: tl.constexpr,
-    GROUPS: tl.constexpr,
-) -> None:
-    i = tl.program_id(0)
-    tl.store(lowests + i, float("inf"))
-    row = tl.load(row_of + i)
-    if row < 0:
-        return
-    if integer(parameters, row, FLAGS) & TRUNCATES == 0:
-        return
-    group = tl.arange(0, GROUPS)
-    at = i.to(tl.int64) * groups + group
-    best_of = tl.load(maxima + at, mask=group < groups, other=float("-inf"))
-    best = tl.max(best_of, axis=0)
-    scale = number(parameters, row, INVERSE_TEMPERATURE) * LOG2_E
-    # A difference, scores being logarithms.
-    lowest = tl.minimum(best, best + number(parameters, row, LOG_MIN_P) / number(parameters, row, INVERSE_TEMPERATURE))
-    tl.store(cutoffs + i, lowest)
-    top_k = integer(parameters, row, TOP_K)
-    top_p = number(parameters, row, TOP_P)
-    selects = (top_k > 0) & (top_k < vocab)
-    # Of a row that holds no finite best score nothing will be drawn, whatever it keeps.
-    if (selects | (top_p < 1)) & (best > float("-inf")) & (best < float("inf")):
-        # What a group weighs against the best token.
-        mass = tl.load(masses + at, mask=group < groups, other=0.0) * tl.exp2((best_of - best) * scale)
-        if selects:
-            lowest = tl.maximum(lowest, _reached_by(best_of, top_k, best, scale))
-        elif lowest == float("-inf"):
-            lowest = _not_needed(best_of, mass, top_p, best, scale, GROUP)
-        tl.store(bests + i, best)
-        tl.store(lowests + i, lowest)
-        tl.store(totals + i, tl.sum((mass * 1099511627776.0).to(tl.int64), axis=0))
-        tl.store(counts + i, 0)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _reached_by(best_of: tl.tensor, k: tl.tensor, best: tl.tensor, scale: tl.tensor) -> tl.tensor:
-    """A score that ``k`` groups reach, nearly the greatest: no token below it is among the best ``k``."""
-    reached = float("-inf")
-    low = best - 64 / scale
-    high = best
-    for _ in range(16):
-        middle = low + (high - low) * 0.5
-        if tl.sum((best_of >= middle).to(tl.int32), axis=0) >= k:
-            reached = middle
-            low = middle
-        else:
-            high = middle
-    return reached
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _not_needed(
-    best_of: tl.tensor, mass: tl.tensor, p: tl.tensor, best: tl.tensor, scale: tl.tensor, GROUP: tl.constexpr
-) -> tl.tensor:
-    """A score, nearly the greatest that can be told, such that the tokens below it weigh less than ``1 - p``.
-
-    Of a group whose best is below the score everything is; of another, all but its best at most, and at most as much
-    as if all others were just below. The masses are rounded, hence the margin.
-    """
-    spare = tl.sum(mass, axis=0) * (1 - p) * 0.999
-    others = mass - tl.exp2((best_of - best) * scale)
-    low = best - 64 / scale
-    high = best
-    for _ in range(16):
-        middle = low + (high - low) * 0.5
-        just_below = (GROUP - 1) * tl.exp2((middle - best) * scale)
-        below = tl.where(best_of < middle, mass, tl.minimum(others, just_below))
-        if tl.sum(below, axis=0) <= spare:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -220,13 +124,14 @@ def _gather(
     maxima: tl.tensor,
     lowests: tl.tensor,
     counts: tl.tensor,
-    candidates: tl.tensor,
+    candidate_scores: tl.tensor,
+    candidate_tokens: tl.tensor,
     vocab: tl.tensor,
     ROOM: tl.constexpr,
     GROUP: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Scores of at least the row's bound, in any order. If there is no room for all, they are only counted."""
+    """Tokens whose scores reach the row's bound. If there is no room for all, they are only counted."""
     i = tl.program_id(0)
     lowest = tl.load(lowests + i)
     if lowest == float("inf"):
@@ -246,21 +151,29 @@ def _gather(
     start = tl.atomic_add(counts + i, count, sem="relaxed")
     if start + count <= ROOM:
         slot = start + (tl.cumsum(of_group, axis=0) - of_group)[:, None] + tl.cumsum(chosen, axis=1) - 1
-        tl.store(candidates + i.to(tl.int64) * ROOM + slot, x, mask=chosen > 0)
+        slot += i.to(tl.int64) * ROOM
+        tl.store(candidate_scores + slot, x, mask=chosen > 0)
+        tl.store(candidate_tokens + slot, at, mask=chosen > 0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["parts"], do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
 def _cut(
     logits: tl.tensor,
     stride: tl.tensor,
     row_of: tl.tensor,
+    position: tl.tensor,
     parameters: tl.tensor,
     bests: tl.tensor,
     lowests: tl.tensor,
     totals: tl.tensor,
     counts: tl.tensor,
-    candidates: tl.tensor,
+    candidate_scores: tl.tensor,
+    candidate_tokens: tl.tensor,
     cutoffs: tl.tensor,
+    drawn: tl.tensor,
+    best_scores: tl.tensor,
+    best_tokens: tl.tensor,
+    parts: tl.tensor,
     vocab: tl.tensor,
     FEW: tl.constexpr,
     MANY: tl.constexpr,
@@ -268,6 +181,8 @@ def _cut(
 ) -> None:
     i = tl.program_id(0)
     lowest = tl.load(lowests + i)
+    tl.store(cutoffs + i, lowest)
+    tl.store(drawn + i, 0)
     if lowest == float("inf"):
         return
     row = tl.load(row_of + i)
@@ -281,15 +196,27 @@ def _cut(
     # Without top-k and min-p, top-p is of all tokens, of which most are no candidates.
     of_all = (top_k == 0) & (number(parameters, row, LOG_MIN_P) == float("-inf"))
     total = tl.where(of_all, total, 0)
-    room = candidates + i.to(tl.int64) * MANY
+    scores = candidate_scores + i.to(tl.int64) * MANY
+    if count > MANY:
+        row_scores = logits + i.to(tl.int64) * stride
+        cutoff = cutoff_among_all(
+            row_scores, vocab, scores, count, top_k, top_p, total, best, lowest, scale, MANY, TILE
+        )
+        tl.store(cutoffs + i, cutoff)
+        return
+    tokens = candidate_tokens + i.to(tl.int64) * MANY
+    seed = long(parameters, row, SEED)
+    generated = tl.load(position + i) - integer(parameters, row, PROMPT_LENGTH)
     if count <= FEW:
-        cutoff = _cutoff_among(room, count, top_k, top_p, total, best, lowest, scale, FEW)
-    elif count <= MANY:
-        cutoff = _cutoff_among(room, count, top_k, top_p, total, best, lowest, scale, MANY)
+        cutoff = _cutoff_among(scores, count, top_k, top_p, total, best, lowest, scale, FEW)
+        drawn_score, token = _draw_among(scores, tokens, count, cutoff, seed, generated, scale, FEW)
     else:
-        scores = logits + i.to(tl.int64) * stride
-        cutoff = cutoff_among_all(scores, vocab, room, count, top_k, top_p, total, best, lowest, scale, MANY, TILE)
+        cutoff = _cutoff_among(scores, count, top_k, top_p, total, best, lowest, scale, MANY)
+        drawn_score, token = _draw_among(scores, tokens, count, cutoff, seed, generated, scale, MANY)
     tl.store(cutoffs + i, cutoff)
+    tl.store(drawn + i, 1)
+    tl.store(best_scores + i.to(tl.int64) * parts, drawn_score)
+    tl.store(best_tokens + i.to(tl.int64) * parts, token)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -321,3 +248,24 @@ def _cutoff_among(
         total = tl.where(total > 0, total, tl.sum(weights, axis=0))
         low = last_to_reach(keys, weights, 0, share(total, top_p), low, high)
     return score(low.to(tl.int32))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _draw_among(
+    candidates: tl.tensor,
+    tokens: tl.tensor,
+    count: tl.tensor,
+    cutoff: tl.tensor,
+    seed: tl.tensor,
+    generated: tl.tensor,
+    scale: tl.tensor,
+    ROOM: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """The best of the candidates that are kept, with noise."""
+    place = tl.arange(0, ROOM)
+    x = tl.load(candidates + place, mask=place < count, other=float("-inf"))
+    token = tl.load(tokens + place, mask=place < count, other=0)
+    noisy = x * scale + gumbel_of(seed, generated, token)
+    kept = (x >= cutoff) & (place < count)
+    best, chosen = first_best(tl.where(kept, noisy, float("-inf")), token)
+    return best, chosen
