@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +33,8 @@ class Heads:
         return LayerCache(random(shape, dtype, device), random(shape, dtype, device), scales)
 
 
-class AttentionCall(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
     """Arguments of :func:`kernels.attention.paged_attention`. Called, it attends."""
 
     query: Tensor

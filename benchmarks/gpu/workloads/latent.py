@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from kernels.latent_attention import LatentCache, latent_attention
 LATENT, ROPE = 512, 64
 
 
-class LatentCall(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LatentCall:
     """Arguments of :func:`kernels.latent_attention.latent_attention`. Called, it attends."""
 
     query: Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +28,8 @@ class Experts:
         return random(gate_up, self.dtype, device, 0.02), random(down, self.dtype, device, 0.02)
 
 
-class MoECall(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MoECall:
     """Arguments of :func:`kernels.moe.experts_forward`. Called, it computes the layer without its router."""
 
     x: Tensor
