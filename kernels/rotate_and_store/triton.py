@@ -137,8 +137,8 @@ def _rotate_queries(
     token, head, mask = _rows(tl.program_id(0), tokens, HEADS, STRIDE, ROWS)
     row = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * HEAD_DIM
     weight += head * HEAD_DIM * (NORM > HEAD_DIM)
-    parts = _turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
-    _store_head(row, mask, parts, 1.0, HALF, REST, False)
+    parts = turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
+    store_head(row, mask, parts, 1.0, HALF, REST, False)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -178,13 +178,13 @@ def _store_keys_and_values(
     value_mask = kept & (columns < HEAD_DIM)
     value = tl.load(row + KV_HEADS * HEAD_DIM + columns, mask=value_mask)
     weight += head * HEAD_DIM * (NORM > HEAD_DIM)
-    key = _turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
+    key = turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
     key_factor, value_factor = 1.0, 1.0
     if SCALED:
         key_factor = 1.0 / tl.load(scales + head, mask=mask, other=1.0)
         value_factor = 1.0 / tl.load(scales + KV_HEADS + head, mask=mask, other=1.0)
-    _store_head(key_target, kept, key, key_factor, HALF, REST, SCALED)
-    _store(value_target + columns, value, value_factor, value_mask, SCALED)
+    store_head(key_target, kept, key, key_factor, HALF, REST, SCALED)
+    store(value_target + columns, value, value_factor, value_mask, SCALED)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -199,7 +199,7 @@ def _rows(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _turned(
+def turned(
     row: tl.tensor,
     mask: tl.tensor,
     cos: tl.tensor,
@@ -234,7 +234,7 @@ def _turned(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _store_head(
+def store_head(
     row: tl.tensor,
     mask: tl.tensor,
     parts: tl.tuple,
@@ -243,12 +243,12 @@ def _store_head(
     REST: tl.constexpr,
     SCALED: tl.constexpr,
 ) -> None:
-    """What :func:`_turned` gives, to where ``row`` begins."""
+    """What :func:`turned` gives, to where ``row`` begins."""
     half, half_mask = _columns(mask, 0, HALF)
     rest, rest_mask = _columns(mask, 2 * HALF, REST)
-    _store(row + half, parts[0], factor, half_mask, SCALED)
-    _store(row + HALF + half, parts[1], factor, half_mask, SCALED)
-    _store(row + rest, parts[2], factor, rest_mask, SCALED)
+    store(row + half, parts[0], factor, half_mask, SCALED)
+    store(row + HALF + half, parts[1], factor, half_mask, SCALED)
+    store(row + rest, parts[2], factor, rest_mask, SCALED)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -264,7 +264,7 @@ def _load(pointers: tl.tensor, mask: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _store(pointers: tl.tensor, values: tl.tensor, factor: tl.tensor, mask: tl.tensor, SCALED: tl.constexpr) -> None:
+def store(pointers: tl.tensor, values: tl.tensor, factor: tl.tensor, mask: tl.tensor, SCALED: tl.constexpr) -> None:
     """With ``SCALED``, times ``factor`` and within the range of ``float8_e4m3fn``; what is not a number stays so."""
     if SCALED:
         values = tl.clamp(values.to(tl.float32) * factor, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)

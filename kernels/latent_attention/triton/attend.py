@@ -1,0 +1,159 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="untyped-decorator"
+"""Attention of some query rows of one sequence to part of its compressed rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+
+from kernels.attention.triton.constants import Constants
+from kernels.attention.triton.pages import cache_scale, operand, page_numbers
+from kernels.attention.triton.softmax import LOG2E, LOWEST, add_values, inverse, weigh
+from kernels.attention.triton.splits import split_length
+
+
+@dataclass(frozen=True, slots=True)
+class LatentConstants(Constants):
+    """``head_dim`` is that of the latent.
+
+    :ivar rope_dim: elements of a row after those.
+    """
+
+    rope_dim: int
+
+
+@triton.jit(do_not_specialize=["table_stride", "skipped"])
+def latent_kernel(
+    output,
+    partial,
+    peaks,
+    query,
+    cache,
+    scales,
+    query_starts,
+    context_lengths,
+    block_tables,
+    split_tokens,
+    scale,
+    skipped,
+    block_stride,
+    table_stride,
+    C: tl.constexpr,
+):
+    """``rows`` neighbouring (token, head) pairs of a sequence, token by token, and one split of its context.
+
+    Grid ``(sequences, cdiv(most tokens × heads, rows), splits)`` for the sequences after the first ``skipped``; the
+    last rows, which see most, begin first. With one split the output is written, else ``partial [sequences, heads,
+    splits, latent_dim]`` and ``peaks [sequences, heads, splits]`` as :mod:`kernels.attention.triton.reduce` takes them.
+    """
+    sequence, split = tl.program_id(0) + skipped, tl.program_id(2)
+    first_token = tl.load(query_starts + sequence)
+    present_rows = (tl.load(query_starts + sequence + 1) - first_token) * C.group
+    blocks = tl.cdiv(present_rows, C.rows)
+    if tl.program_id(1) >= blocks:
+        return
+    context = tl.load(context_lengths + sequence)
+    before = context - present_rows // C.group
+    begin = (blocks - 1 - tl.program_id(1)) * C.rows
+    row = begin + tl.arange(0, C.rows)
+    start, stop = 0, tl.minimum(before + (begin + C.rows - 1) // C.group + 1, context)
+    if C.splits > 1:
+        length = split_length(split_tokens, context, C)
+        start = split * length
+        if start >= stop:
+            return
+        # The last split takes what is left, whatever the host planned.
+        stop = tl.where(split == C.splits - 1, stop, tl.minimum(start + length, stop))
+
+    cell = first_token.to(tl.int64) * C.group + row
+    present = row < present_rows
+    query_latent, query_rope, factor = _load_query(query, cell, present, scale * LOG2E * cache_scale(scales, 0, C), C)
+    acc = tl.full([C.rows, C.head_dim], 0.0, tl.float32)
+    peak = tl.full([C.rows], LOWEST, tl.float32)
+    total = tl.full([C.rows], 0.0, tl.float32)
+    table = block_tables + sequence.to(tl.int64) * table_stride
+    # Every row sees all of the tiles before the one with the first row's own token.
+    diagonal = tl.maximum(tl.minimum(before + begin // C.group + 1, stop) // C.tile * C.tile, start)
+    position = before + row // C.group
+    acc, peak, total = _tiles(
+        acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
+        start, diagonal, stop, C, False,
+    )  # fmt: skip
+    acc, peak, total = _tiles(
+        acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
+        diagonal, stop, stop, C, True,
+    )  # fmt: skip
+
+    result = acc * (cache_scale(scales, 0, C) * inverse(total))[:, None]
+    latent = tl.arange(0, C.head_dim)[None, :]
+    if C.splits > 1:
+        # Decodes: a row is a head.
+        cell = (sequence.to(tl.int64) * C.group + row) * C.splits + split
+        tl.store(partial + cell[:, None] * C.head_dim + latent, result, mask=present[:, None])
+        tl.store(peaks + cell, peak + tl.log2(total), mask=present)
+    else:
+        tl.store(output + cell[:, None] * C.head_dim + latent, result, mask=present[:, None])
+
+
+@triton.jit
+def _load_query(query, cell, present, scale, C):
+    """The program's rows, ``[rows, head_dim]`` and ``[rows, rope_dim]``, and by what each one's scores are to be
+    multiplied, ``[rows]``. Beside a float8 cache products are of float16; so that bfloat16 loses nothing, rows are
+    divided by the power of two of their largest element first, as :func:`kernels.attention.triton.softmax.load_query`
+    does."""
+    pointers = query + cell[:, None] * (C.head_dim + C.rope_dim)
+    latent = tl.load(pointers + tl.arange(0, C.head_dim)[None, :], mask=present[:, None], other=0.0)
+    rope = tl.load(pointers + C.head_dim + tl.arange(0, C.rope_dim)[None, :], mask=present[:, None], other=0.0)
+    factor = tl.full([C.rows], 1.0, tl.float32) * scale
+    if C.scaled:
+        latent, rope = latent.to(tl.float32), rope.to(tl.float32)
+        largest = tl.maximum(tl.maximum(tl.max(tl.abs(latent), 1), tl.max(tl.abs(rope), 1)), 1e-30)
+        power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+        latent, rope = (latent / power[:, None]).to(tl.float16), (rope / power[:, None]).to(tl.float16)
+        factor = factor * power
+    return latent, rope, factor
+
+
+@triton.jit
+def _tiles(
+    acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
+    begin, end, stop, C, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Tiles from ``begin`` to ``end``; no row from ``stop`` on is read."""
+    page = page_numbers(table, begin, 0, stop, C)
+    for at in tl.range(begin, end, C.tile):
+        next_page = page_numbers(table, at + C.tile, 0, stop, C)
+        column = at + tl.arange(0, C.tile)
+        rows = _row_pointers(cache, page, at, block_stride, C)
+        latent = operand(_load(rows, 0, C.head_dim, column < stop, MASKED), C)
+        rope = operand(_load(rows, C.head_dim, C.rope_dim, column < stop, MASKED), C)
+        scores = tl.dot(query_rope, tl.trans(rope), input_precision=C.precision)
+        scores = tl.dot(query_latent, tl.trans(latent), scores, input_precision=C.precision)
+        if MASKED:
+            visible = (column[None, :] <= position[:, None]) & (column < stop)[None, :]
+            scores = tl.where(visible, scores, float("-inf"))
+        weights, fade, peak, total = weigh(scores, factor, peak, total)
+        acc = add_values(acc, fade, weights, latent, C)
+        page = next_page
+    return acc, peak, total
+
+
+@triton.jit
+def _row_pointers(cache, page, start, block_stride, C):
+    """``[tile, 1]``: where each compressed row of the tile begins."""
+    width: tl.constexpr = C.head_dim + C.rope_dim
+    row = tl.arange(0, C.tile)
+    if C.tile <= C.page:
+        first = cache + page * block_stride + (start % C.page) * width
+        rows = first + row[:, None] * width
+    else:
+        rows = cache + (page * block_stride + row % C.page * width)[:, None]
+    return rows
+
+
+@triton.jit
+def _load(rows, FIRST: tl.constexpr, COUNT: tl.constexpr, inside, MASKED: tl.constexpr):
+    pointers = rows + FIRST + tl.arange(0, COUNT)[None, :]
+    return tl.load(pointers, mask=inside[:, None], other=0.0) if MASKED else tl.load(pointers)
