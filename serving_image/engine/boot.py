@@ -21,7 +21,6 @@ from serving_image.engine.core import EngineCore
 from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import EngineReady
 from serving_image.engine.scheduler import Scheduler
-from serving_image.engine.step import StepRunner
 from serving_image.engine.timeline import BootTimeline
 from serving_image.errors import StartupError
 from serving_image.models.config import decoder_shapes
@@ -39,7 +38,7 @@ from serving_image.runtime.batch_invariance import check_batch_invariance
 from serving_image.runtime.device import available_cores, choose_cache_dtype, choose_device, choose_dtype
 from serving_image.runtime.gpu.gpu_runner import GPURunner
 from serving_image.runtime.kv_storage import allocate_kv_cache
-from serving_image.runtime.memory import free_memory, plan_kv_cache
+from serving_image.runtime.memory import KVPlan, free_memory, plan_kv_cache
 from serving_image.runtime.runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -77,8 +76,10 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     if not gpu.serves(caches[0].key) and stores(caches[0]):
         # The compiled kernels have threads of their own; what is left to torch is too small to share.
         torch.set_num_threads(1)
-    with timeline.phase("kernels"):
-        runner = _runner(decoder, caches, plan.max_model_len, options)
+    runner = _runner(decoder, caches, plan.max_model_len, options)
+    if isinstance(runner, GPURunner) and device.type == "cuda":
+        with timeline.phase("kernels"):
+            runner.compile_kernels()
     pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
         runner=runner,
@@ -90,8 +91,12 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
     )
     logger.info("%s", plan.table(decoder.weight_bytes, options.max_num_seqs))
     logger.info("%s", timeline.table())
-    ready = EngineReady(
-        device=str(device),
+    return BootedEngine(core, _ready(decoder, plan, options, timeline))
+
+
+def _ready(decoder: Decoder, plan: KVPlan, options: EngineOptions, timeline: BootTimeline) -> EngineReady:
+    return EngineReady(
+        device=str(decoder.device),
         dtype=str(decoder.dtype).removeprefix("torch."),
         parameters=decoder.num_parameters,
         vocab_size=decoder.config.vocab_size,
@@ -102,22 +107,20 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
         kv_cache_bytes=plan.cache_bytes,
         boot=timeline.phases,
     )
-    return BootedEngine(core, ready)
 
 
-def _runner(decoder: Decoder, caches: list[LayerCache], max_model_len: int, options: EngineOptions) -> StepRunner:
+def _runner(
+    decoder: Decoder, caches: list[LayerCache], max_model_len: int, options: EngineOptions
+) -> Runner | GPURunner:
     if not gpu.serves(caches[0].key):
         return Runner(decoder, caches, max_model_len)
-    runner = GPURunner(
+    return GPURunner(
         decoder,
         caches,
         max_model_len=max_model_len,
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
     )
-    if decoder.device.type == "cuda":
-        runner.compile_kernels()
-    return runner
 
 
 def _load_decoder(folder: ModelFolder, options: EngineOptions, device: torch.device) -> Decoder:

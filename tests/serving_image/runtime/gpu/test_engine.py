@@ -270,6 +270,25 @@ def test_batch_invariance_is_refused(model: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_launch_does_not_wait_for_the_device(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch raises where an operation would wait: for chunks, decodes, constraints, penalties and reports alike."""
+    core = start_on_gpu(model, max_num_seqs=6, max_num_batched_tokens=24)
+    launch = runner_of(core).launch
+
+    def watched(items: list[ScheduledRequest]) -> GPUStep:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return launch(items)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(runner_of(core), "launch", watched)
+    found = run_constrained(core, stop=0)
+    assert {name for name, outputs in found.items() if outputs[-1].finish_reason == "error"} == {"impossible"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_decoding_from_captured_graphs_equals_decoding_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wider model in bfloat16, batches of all sizes up to 5, contexts on both sides of the split threshold."""
     folder = write_checkpoint(
