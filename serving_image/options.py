@@ -18,8 +18,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine process is started with, sent as JSON on its command line.
 
     ``model`` is a local folder (the command line has resolved hub ids). ``max_model_len`` and ``kv_cache_memory``
-    (bytes) None mean: fit to the memory that is free. ``kv_cache_dtype`` auto is the dtype of the computation. ``threads`` None means one per physical core. An engine that has
-    work but ends no step for ``stall_timeout`` seconds gives up; None means: fit to the model.
+    (bytes) None mean: fit to the memory that is free. ``kv_cache_dtype`` auto is the dtype of the computation.
+    ``threads`` None means one per physical core. An engine that has work but ends no step for ``stall_timeout`` seconds
+    gives up; None means: fit to the model.
     """
 
     model: str
