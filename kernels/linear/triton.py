@@ -38,8 +38,9 @@ from kernels.gpu import device_of, tile_shape
 from kernels.gpu.tiles import TileShape
 
 MOST_ROWS = 16
-"""Rows that :func:`linear` and :func:`gated` take at most."""
+"""Rows that :func:`linear` and :func:`gated` take at most: the fewest that a tensor core multiplies."""
 
+_ROWS = tl.constexpr(MOST_ROWS)
 _NARROW = 8192
 _MOST_SPLITS = 16
 _REDUCED = 512
@@ -114,8 +115,11 @@ def _launch(
 
 def _check(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
     columns, depth = weight.shape
-    if x.shape[1] != depth or x.dtype != weight.dtype or not x.is_contiguous():
-        raise ValueError(f"x is {x.dtype} {list(x.shape)}; contiguous {weight.dtype} [*, {depth}] is needed")
+    fits = 1 <= x.shape[0] <= MOST_ROWS and x.shape[1] == depth
+    if not fits or x.dtype != weight.dtype or not x.is_contiguous():
+        raise ValueError(
+            f"x is {x.dtype} {list(x.shape)}; contiguous {weight.dtype} [1..{MOST_ROWS}, {depth}] is needed"
+        )
     if residual is not None and (residual.shape != (x.shape[0], columns) or not residual.is_contiguous()):
         raise ValueError(f"residual is {list(residual.shape)}; contiguous [{x.shape[0]}, {columns}] is needed")
 
@@ -148,7 +152,7 @@ def _row(
     # A column past the last reads the last: no load needs a mask for it, and it is not stored.
     start = tl.minimum(column, columns - 1).to(tl.int64) * depth
     k = tl.arange(0, BLOCK_K)
-    other_half = columns.to(tl.int64) * depth
+    other_half = tl.cast(columns, tl.int64) * depth
     first = tl.program_id(1) * part
     product = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     up = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
@@ -171,13 +175,13 @@ def _rows(
     GATED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = tl.arange(0, 16)
+    row = tl.arange(0, _ROWS)
     start = tl.minimum(column, columns - 1).to(tl.int64) * depth
     k = tl.arange(0, BLOCK_K)
-    other_half = columns.to(tl.int64) * depth
+    other_half = tl.cast(columns, tl.int64) * depth
     first = tl.program_id(1) * part
-    product = tl.zeros((16, BLOCK_N), tl.float32)
-    up = tl.zeros((16, BLOCK_N), tl.float32)
+    product = tl.zeros((_ROWS, BLOCK_N), tl.float32)
+    up = tl.zeros((_ROWS, BLOCK_N), tl.float32)
     for step in tl.range(first, tl.minimum(first + part, depth), BLOCK_K, num_stages=STAGES):
         inside = (step + k)[None, :]
         values = tl.load(x + row[:, None] * depth + inside, (row < rows)[:, None] & (inside < depth), other=0.0)

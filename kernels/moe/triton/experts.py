@@ -138,7 +138,7 @@ def _gate_up(
     # are not read nothing: in a decode step they are most rows of a block.
     token = (choice // TOP_K).to(tl.int64)
     start = expert.to(tl.int64) * 2 * columns * depth + tl.minimum(column, columns - 1).to(tl.int64) * depth
-    half = columns.to(tl.int64) * depth
+    half = tl.cast(columns, tl.int64) * depth
     gate = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in tl.range(0, depth, BLOCK_K, num_stages=STAGES):
