@@ -70,8 +70,9 @@ class _Call:
 
     def decode(self) -> None:
         """Launch the decode kernel, and the reduction if there is more than one split."""
-        shape = self._tile_shape("decode")
-        rows = min(max(16, triton.next_power_of_2(self._group)), 128)
+        most = 32 if self._query.dtype == torch.float32 else 128
+        rows = min(max(16, triton.next_power_of_2(self._group)), most)
+        shape = self._tile_shape("decode", ".wide" if rows > 32 else "")
         splits, sequences = self._launch.splits, self._launch.decodes
         constants = self._constants(rows, shape["tile"], splits)
         heads, dim = self._query.shape[1:]
@@ -123,10 +124,10 @@ class _Call:
     def _scaled(self) -> bool:
         return self._cache.scales is not None
 
-    def _tile_shape(self, kernel: str) -> TileShape:
+    def _tile_shape(self, kernel: str, width: str = "") -> TileShape:
         dim = next(known for known in HEAD_DIMS if known >= self._cache.head_dim)
         kind = ".fp8" if self._scaled else ".f32" if self._query.dtype == torch.float32 else ""
-        return tile_shape("attention", kernel, f"d{dim}{kind}", self._device)
+        return tile_shape("attention", kernel, f"d{dim}{kind}{width}", self._device)
 
     def _constants(self, rows: int, tile: int, splits: int) -> Constants:
         return Constants(

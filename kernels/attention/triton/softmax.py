@@ -30,7 +30,8 @@ def load_query(pointers, present, scale, C):
     factor = tl.full([C.rows], 1.0, tl.float32) * scale
     if C.scaled:
         query = query.to(tl.float32)
-        largest = tl.maximum(tl.max(tl.abs(query), 1), 1e-30)
+        largest = tl.max(tl.abs(query), 1)
+        largest = tl.where(largest > 1e-30, largest, 1.0)
         power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         query = (query / power[:, None]).to(tl.float16)
         factor = factor * power
