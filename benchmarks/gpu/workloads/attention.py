@@ -25,6 +25,16 @@ class Heads:
     cache_dtype: torch.dtype | None = None
     page: int = 32
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self.kv_heads * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one token's key and value of one head."""
+        return 2 * self.head_dim * (self.cache_dtype or self.dtype).itemsize
+
     def pool(self, tokens: int, device: torch.device) -> LayerCache:
         """A cache for so many tokens, full of random values."""
         dtype = self.cache_dtype or self.dtype

@@ -67,7 +67,12 @@ def _decode(name: str, heads: Heads, splits: int, variant: AttentionVariant = PL
         pool = heads.pool(2 * _CONTEXT, _CPU)
         return attention(heads, [1, 1], [_CONTEXT, _CONTEXT], pool, splits=splits, variant=variant)()
 
-    return Case("attention", f"decode {name}", call, {"decode_kernel": Demand("decode", streamed=_streamed(heads))})
+    return Case(
+        "attention",
+        f"decode {name}",
+        call,
+        {"decode_kernel": Demand("decode", streamed=heads.row_bytes)},
+    )
 
 
 def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case:
@@ -76,10 +81,5 @@ def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case
         return attention(heads, [_CONTEXT // 2], [_CONTEXT], pool, variant=variant)()
 
     # Products of float32 in full precision are not for the matrix units.
-    demand = Demand("prefill", streamed=_streamed(heads), matrix=heads.dtype != torch.float32)
+    demand = Demand("prefill", streamed=heads.row_bytes, matrix=heads.dtype != torch.float32)
     return Case("attention", f"prefill {name}", call, {"prefill_kernel": demand})
-
-
-def _streamed(heads: Heads) -> int:
-    """Bytes of one token's key and value of one head."""
-    return 2 * heads.head_dim * (heads.cache_dtype or heads.dtype).itemsize
