@@ -45,7 +45,7 @@ class DeviceWeight:
         if residual is None:
             return functional.linear(x, self._weight, bias)
         if bias is None:
-            return torch.addmm(residual, x, self._weight.t(), out=residual)
+            return residual.addmm_(x, self._weight.t())
         return residual.add_(functional.linear(x, self._weight, bias))
 
 

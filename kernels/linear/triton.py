@@ -3,15 +3,15 @@
 
 A program takes ``block_n`` rows of the weight ``[columns, depth]``, or of a part of their depth, and walks along them
 ``block_k`` values at a time, each thread with 128-bit loads. One row of ``x`` is multiplied on the ordinary cores: each
-thread keeps its own sums and they meet once, at the end. Up to 16 rows are multiplied on the tensor cores, in a tile of
-16 rows of which the missing ones are zeros.
+thread keeps its own sums and they meet once, at the end. Up to 16 rows are multiplied on the tensor cores (float32 on
+the ordinary ones, in full precision), in a tile of 16 rows of which the missing ones are zeros.
 
 Where ``columns / block_n`` programs would leave multiprocessors idle, the depth is split among several programs; their
 sums go to memory in float32 and a second kernel adds them in one fixed order, so that a product is the same, bit by
 bit, whenever it is repeated.
 
 What is moved is the weight, ``columns x depth x size`` bytes; at 2 operations for each weight and row, 16 rows are 16
-operations per byte of bfloat16, a tenth of what would keep the tensor cores of an H100 busy. The floors for the
+operations per byte of bfloat16, less than a tenth of what would keep the tensor cores of an H100 busy. The floors for the
 products of Llama 3 8B in bfloat16, at the 4.3 TB/s that copying reaches on an H200 (no kernel here has been measured):
 
 ============================= ========= ===========

@@ -187,3 +187,23 @@ def test_a_token_is_the_same_in_whatever_company_of_its_size(gpu: torch.device) 
     together = moe.experts_forward(x, gate_up, down, routing)
     turned = Routing(*(part.flip(0).contiguous() for part in routing))
     assert torch.equal(moe.experts_forward(x.flip(0).contiguous(), gate_up, down, turned).flip(0), together)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_routes_tokens_that_were_not_there_when_it_was_captured() -> None:
+    gate_up, down = _random(0, 8, 64, 48).cuda(), _random(1, 8, 48, 32).cuda()
+    x, logits = _random(2, 40, 48).cuda(), _random(3, 40, 8).cuda()
+
+    def layer() -> torch.Tensor:
+        return moe.experts_forward(x, gate_up, down, moe.route(logits, Router(2)))
+
+    layer()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = layer()
+    x.copy_(_random(4, 40, 48))
+    # All on two experts: other blocks are used than at the capture.
+    logits.copy_(torch.arange(8.0).expand(40, 8))
+    graph.replay()
+    assert torch.equal(out, layer())
