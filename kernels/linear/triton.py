@@ -11,8 +11,8 @@ sums go to memory in float32 and a second kernel adds them in one fixed order, s
 bit, whenever it is repeated.
 
 What is moved is the weight, ``columns x depth x size`` bytes; at 2 operations for each weight and row, 16 rows are 16
-operations per byte of bfloat16, less than a tenth of what would keep the tensor cores of an H100 busy. The floors for the
-products of Llama 3 8B in bfloat16, at the 4.3 TB/s that copying reaches on an H200 (no kernel here has been measured):
+operations per byte of bfloat16, less than a tenth of what would keep the tensor cores of an H100 busy. The floors for
+the products of Llama 3 8B in bfloat16, at the 4.3 TB/s that copying reaches on an H200 (nothing here was measured):
 
 ============================= ========= ===========
 weight                        MB        least µs
