@@ -54,7 +54,7 @@ def _rest(u: tl.tensor) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _log2(x: tl.tensor) -> tl.tensor:
-    """The hardware's logarithm, one instruction where Triton's own takes twenty. It is off by 2**-22, absolutely between
+    """The hardware's logarithm: one instruction, Triton's own takes twenty. It is off by 2**-22, absolutely between
     1/2 and 2 and relatively elsewhere, which is nothing to noise. The interpreter knows none."""
     if _INTERPRETED:
         return tl.log2(x)

@@ -94,7 +94,9 @@ def _process(
             x = _ban_stops(x, at, rules, first, first + TILE)
         x = _add_bias(x, at, rules, first, first + TILE)
     if flags & PENALIZES != 0:
-        counts = tl.load(own(parameters, row, COUNTS) + at, mask=at < vocab, other=0)
+        # torch aligns tensors to more than 16 bytes, which Triton cannot know of an address that was loaded.
+        counters = tl.multiple_of(own(parameters, row, COUNTS) + at, 16)
+        counts = tl.load(counters, mask=at < vocab, other=0)
         x = _penalize(x, counts, parameters, row)
     tl.store(scores, x, mask=at < vocab)
 

@@ -55,8 +55,8 @@ def long(parameters: tl.tensor, row: tl.tensor, FIELD: tl.constexpr) -> tl.tenso
 
 @triton.jit  # type: ignore[untyped-decorator]
 def own(parameters: tl.tensor, row: tl.tensor, FIELD: tl.constexpr) -> tl.tensor:
-    """The int32 tensor of the row's own whose address a field holds. torch aligns tensors to more than 16 bytes."""
-    return tl.multiple_of(long(parameters, row, FIELD), 16).to(tl.pointer_type(tl.int32))
+    """The int32 tensor of the row's own whose address a field holds."""
+    return long(parameters, row, FIELD).to(tl.pointer_type(tl.int32))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
