@@ -5,16 +5,15 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.gpu.model.driver import Driver, Jobs
 from benchmarks.gpu.model.shape import LlamaShape
 from benchmarks.gpu.results import Ceilings, Figure
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """Sizes of the cases; the defaults are the issue's."""
 
     one: Jobs = Jobs(1, 128, 512)

@@ -37,7 +37,9 @@ def measure(
 def _model(shape: LlamaShape) -> Any:
     config = LlamaConfig(**shape.config())
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
     model.generation_config.eos_token_id = None
     return model.eval()
 
