@@ -33,7 +33,7 @@ def latent_attention(query: Tensor, cache: LatentCache, batch: PagedBatch, scale
     _check(query, cache)
     tokens, heads, _ = query.shape
     output = torch.empty((tokens, heads, cache.latent_dim), dtype=query.dtype, device=query.device)
-    launch = batch.launch or _launch_of(query, batch)
+    launch = batch.launch or _launch_of(query, cache, batch)
     call = _Call(output, query, cache, batch, launch, scale)
     if launch.decodes:
         call.decode()
@@ -42,9 +42,9 @@ def latent_attention(query: Tensor, cache: LatentCache, batch: PagedBatch, scale
     return output
 
 
-def head_groups(heads: int, device: Device) -> int:
+def head_groups(heads: int, cache: LatentCache, device: Device) -> int:
     """Programs that share a decode's context: what :func:`kernels.attention.plan_launch` takes as KV heads."""
-    return -(-heads // _tile_shape(heads, "", device)["rows"])
+    return -(-heads // _tile_shape(heads, cache.block_size, _kind(cache), device)["rows"])
 
 
 class _Call:
@@ -57,7 +57,7 @@ class _Call:
         self._batch, self._launch, self._scale = batch, launch, scale
         self._device = device_of(query)
         self._heads = query.shape[1]
-        self._kind = ".fp8" if cache.scale is not None else ".f32" if query.dtype == torch.float32 else ""
+        self._kind = _kind(cache)
 
     def decode(self) -> None:
         """Launch the kernel on the decodes, and the reduction if there is more than one split."""
@@ -82,7 +82,7 @@ class _Call:
     def _attend(
         self, skipped: int, sequences: int, rows: int, splits: int, partial: Tensor, peaks: Tensor
     ) -> LatentConstants:
-        shape = _tile_shape(rows, self._kind, self._device)
+        shape = _tile_shape(rows, self._cache.block_size, self._kind, self._device)
         constants = self._constants(shape, splits)
         native = self._cache.scale is None or constants.native_fp8
         latent_kernel[(sequences, triton.cdiv(rows, shape["rows"]), splits)](
@@ -116,17 +116,23 @@ class _Call:
         )
 
 
-def _tile_shape(rows: int, kind: str, device: Device) -> TileShape:
-    """``rows``: query rows that share a context; no program takes more than 64."""
-    return tile_shape("latent_attention", "attend", f"r{min(64, max(16, triton.next_power_of_2(rows)))}{kind}", device)
+def _kind(cache: LatentCache) -> str:
+    return ".fp8" if cache.scale is not None else ".f32" if cache.rows.dtype == torch.float32 else ""
 
 
-def _launch_of(query: Tensor, batch: PagedBatch) -> Launch:
+def _tile_shape(rows: int, block_size: int, kind: str, device: Device) -> TileShape:
+    """``rows``: query rows that share a context; no program takes more than 64. No tile is longer than a block."""
+    rows, block_size = min(64, max(16, triton.next_power_of_2(rows))), min(64, block_size)
+    return tile_shape("latent_attention", "attend", f"r{rows}.b{block_size}{kind}", device)
+
+
+def _launch_of(query: Tensor, cache: LatentCache, batch: PagedBatch) -> Launch:
     """Read the lengths back: waits for the device."""
     starts = batch.query_starts.tolist()
     queries = [stop - start for start, stop in pairwise(starts)]
     device = device_of(query)
-    plan = plan_launch(queries, batch.context_lengths.tolist(), head_groups(query.shape[1], device), device)
+    groups = head_groups(query.shape[1], cache, device)
+    plan = plan_launch(queries, batch.context_lengths.tolist(), groups, device)
     return plan.launch(torch.tensor([plan.split_tokens], dtype=torch.int32, device=query.device))
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention.triton.constants import Constants
-from kernels.attention.triton.pages import cache_scale, operand, page_numbers
+from kernels.attention.triton.pages import cache_scale, operand
 from kernels.attention.triton.softmax import LOG2E, LOWEST, add_values, inverse, weigh
 from kernels.attention.triton.splits import split_length
 
@@ -74,17 +74,21 @@ def latent_kernel(
     peak = tl.full([C.rows], LOWEST, tl.float32)
     total = tl.full([C.rows], 0.0, tl.float32)
     table = block_tables + sequence.to(tl.int64) * table_stride
-    # Every row sees all of the tiles before the one with the first row's own token.
-    diagonal = tl.maximum(tl.minimum(before + begin // C.group + 1, stop) // C.tile * C.tile, start)
     position = before + row // C.group
-    acc, peak, total = _tiles(
-        acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
-        start, diagonal, stop, C, False,
-    )  # fmt: skip
-    acc, peak, total = _tiles(
-        acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
-        diagonal, stop, stop, C, True,
-    )  # fmt: skip
+    page = _page(table, start, stop, C)
+    for at in tl.range(start, stop, C.tile):
+        # Read a tile ahead, so that the copies of rows need not wait for it.
+        next_page = _page(table, at + C.tile, stop, C)
+        column = at + tl.arange(0, C.tile)
+        tile = cache + page * block_stride + (at % C.page) * (C.head_dim + C.rope_dim)
+        latent, rope = _load_rows(tile, (column < stop)[:, None], C)
+        scores = tl.dot(query_rope, tl.trans(rope), input_precision=C.precision)
+        scores = tl.dot(query_latent, tl.trans(latent), scores, input_precision=C.precision)
+        # Tiles that every row sees whole would not need this, but a loop of their own costs the registers of two.
+        visible = (column <= position[:, None]) & (column < stop)
+        weights, fade, peak, total = weigh(tl.where(visible, scores, float("-inf")), factor, peak, total)
+        acc = add_values(acc, fade, weights, latent, C)
+        page = next_page
 
     result = acc * (cache_scale(scales, 0, C) * inverse(total))[:, None]
     latent = tl.arange(0, C.head_dim)[None, :]
@@ -117,43 +121,15 @@ def _load_query(query, cell, present, scale, C):
 
 
 @triton.jit
-def _tiles(
-    acc, peak, total, query_latent, query_rope, factor, position, cache, table, block_stride,
-    begin, end, stop, C, MASKED: tl.constexpr,
-):  # fmt: skip
-    """Tiles from ``begin`` to ``end``; no row from ``stop`` on is read."""
-    page = page_numbers(table, begin, 0, stop, C)
-    for at in tl.range(begin, end, C.tile):
-        next_page = page_numbers(table, at + C.tile, 0, stop, C)
-        column = at + tl.arange(0, C.tile)
-        rows = _row_pointers(cache, page, at, block_stride, C)
-        latent = operand(_load(rows, 0, C.head_dim, column < stop, MASKED), C)
-        rope = operand(_load(rows, C.head_dim, C.rope_dim, column < stop, MASKED), C)
-        scores = tl.dot(query_rope, tl.trans(rope), input_precision=C.precision)
-        scores = tl.dot(query_latent, tl.trans(latent), scores, input_precision=C.precision)
-        if MASKED:
-            visible = (column[None, :] <= position[:, None]) & (column < stop)[None, :]
-            scores = tl.where(visible, scores, float("-inf"))
-        weights, fade, peak, total = weigh(scores, factor, peak, total)
-        acc = add_values(acc, fade, weights, latent, C)
-        page = next_page
-    return acc, peak, total
+def _page(table, start, stop, C):
+    """The block of the tile at ``start``, which has no more tokens than a block."""
+    return tl.load(table + start // C.page, mask=start < stop, other=0).to(tl.int64)
 
 
 @triton.jit
-def _row_pointers(cache, page, start, block_stride, C):
-    """``[tile, 1]``: where each compressed row of the tile begins."""
-    width: tl.constexpr = C.head_dim + C.rope_dim
-    row = tl.arange(0, C.tile)
-    if C.tile <= C.page:
-        first = cache + page * block_stride + (start % C.page) * width
-        rows = first + row[:, None] * width
-    else:
-        rows = cache + (page * block_stride + row % C.page * width)[:, None]
-    return rows
-
-
-@triton.jit
-def _load(rows, FIRST: tl.constexpr, COUNT: tl.constexpr, inside, MASKED: tl.constexpr):
-    pointers = rows + FIRST + tl.arange(0, COUNT)[None, :]
-    return tl.load(pointers, mask=inside[:, None], other=0.0) if MASKED else tl.load(pointers)
+def _load_rows(tile, inside, C):
+    """``[tile, head_dim]`` and ``[tile, rope_dim]``; rows that are not ``inside`` hold anything and become zero."""
+    row = tl.arange(0, C.tile)[:, None] * (C.head_dim + C.rope_dim)
+    latent = tl.load(tile + row + tl.arange(0, C.head_dim)[None, :], mask=inside, other=0.0)
+    rope = tl.load(tile + row + C.head_dim + tl.arange(0, C.rope_dim)[None, :], mask=inside, other=0.0)
+    return operand(latent, C), operand(rope, C)
