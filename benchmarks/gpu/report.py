@@ -8,9 +8,9 @@ from benchmarks.gpu.results import Ceilings, Figure, Results
 from benchmarks.gpu.targets import TARGETS, TITLES, Target
 
 _METHOD = """Times are medians; a kernel's call is replayed as a CUDA graph between two events, after 256 MiB were
-read, so that its inputs come from memory. Bytes and operations are the least that the case must move and compute; a
-floor is bytes ÷ the copy's bandwidth or operations ÷ the product's rate, as measured in this run, and the share is the
-longer floor ÷ the time. What is over 100 % found part of its inputs in the cache, or a better way than the ceiling's."""
+read, so that its inputs come from memory. Bytes and operations are the least that the case must move and compute. A
+floor is bytes ÷ the copy's bandwidth or operations ÷ the product's rate, both as measured in this run; the share is the
+longer floor ÷ the time. Over 100 %, part of the inputs came from the cache, or the kernel beats the ceiling's own."""
 
 
 def page(results: Results) -> str:

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,10 +35,19 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("the tuner needs a GPU: torch sees none", file=sys.stderr)
         return 2
-    ends = time.monotonic() + 60 * arguments.minutes
+    tune(arguments.operations, arguments.minutes, arguments.output)
+    return 0
+
+
+def tune(operations: Sequence[str], minutes: float, output: Path | None) -> None:
+    """Tune these operations, or all.
+
+    :param output: where to write what is found instead of into the tables.
+    """
+    ends = time.monotonic() + 60 * minutes
     device = device_of(torch.empty(1, device="cuda"))
-    wanted = [work for work in workloads() if not arguments.operations or work.operation in arguments.operations]
-    found_shapes: dict[Entry, Found] = {}
+    wanted = [work for work in workloads() if not operations or work.operation in operations]
+    found: dict[Entry, Found] = {}
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 16), mp_context=get_context("spawn")) as pool:
         for entry, works in used_entries(wanted, device, pool).items():
             if time.monotonic() > ends:
@@ -45,16 +55,16 @@ def main() -> int:
                 break
             trial = Trial(entry, works, device, CudaTimer(seconds=0.1), pool, lambda line: print(line, flush=True))
             try:
-                found = descend(tile_shape(*entry, device), trial.costs, goes_on=lambda: time.monotonic() < ends)
+                best = descend(tile_shape(*entry, device), trial.costs, goes_on=lambda: time.monotonic() < ends)
             except ValueError as error:
                 print(f"{' '.join(entry)}: {error}", flush=True)
                 continue
-            found_shapes[entry] = found
-            print(_line(entry, found, len(works)), flush=True)
-            _write(arguments.output, found_shapes, device.capability)
-    if not arguments.output:
-        adopt({entry: found.shape for entry, found in found_shapes.items()}, device.capability)
-    return 0
+            found[entry] = best
+            print(_line(entry, best, len(works)), flush=True)
+            if output:
+                _write(output, found, device.capability)
+            else:
+                adopt({entry: best.shape}, device.capability)
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,13 +83,12 @@ def _line(entry: Entry, found: Found, works: int) -> str:
     return f"{' '.join(entry)}: {dict(found.shape)}, {gain:.3f} × as fast, {found.tried} tried"
 
 
-def _write(path: Path | None, found: dict[Entry, Found], capability: int) -> None:
-    if path:
-        entries = [
-            {"entry": entry, "shape": dict(each.shape), "before": each.before, "after": each.cost}
-            for entry, each in found.items()
-        ]
-        path.write_text(json.dumps({"capability": capability, "entries": entries}, indent=1) + "\n")
+def _write(path: Path, found: dict[Entry, Found], capability: int) -> None:
+    entries = [
+        {"entry": entry, "shape": dict(each.shape), "before": each.before, "after": each.cost}
+        for entry, each in found.items()
+    ]
+    path.write_text(json.dumps({"capability": capability, "entries": entries}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
