@@ -1,7 +1,7 @@
 PORT ?= 8000
 DATA ?= data
 
-.PHONY: up test setup check bench
+.PHONY: up test setup check bench bench-gpu
 
 up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
 	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
@@ -27,3 +27,7 @@ bench:  ## Side-by-side benchmarks and a soak (40 minutes, on a quiet machine); 
 	.venv/bin/python benchmarks/boot.py
 	.venv/bin/python benchmarks/download.py
 	.venv/bin/python -m benchmarks.soak
+
+bench-gpu:  ## On a GPU: its tests, kernels and engine measured, kernels tuned (8 minutes each); benchmarks/results/gpu/
+	@scripts/setup dev
+	benchmarks/gpu/run.sh
