@@ -14,6 +14,8 @@
 ``step_sampler``     from scores to tokens and log-probabilities
 ``pending_step``     a launched step, and reading it back
 ``gpu_runner``       all of it together
+``made_up_steps``    steps before the first real one, for which the kernels are compiled
+``moment``, ``transfer``: the device's order of work, and copies that nobody waits for
 
 Without a GPU, while a device stands in (:mod:`kernels.gpu`), everything here runs on the CPU in the same way.
 """

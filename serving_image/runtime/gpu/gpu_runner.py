@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor
 from kernels import gpu
 from kernels.attention import LayerCache
 from kernels.attention.launch import LaunchPlan, plan_launch
-from serving_image.engine.protocol import SamplingParams
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest, StepResult
 from serving_image.models.decoder import Decoder
 from serving_image.runtime.failures import RAISED
 from serving_image.runtime.gpu.decode_graphs import DecodeGraphs, GraphKey
+from serving_image.runtime.gpu.made_up_steps import MadeUpSteps
 from serving_image.runtime.gpu.moment import mark
 from serving_image.runtime.gpu.pending_step import GPUStep, LaunchedItems
 from serving_image.runtime.gpu.request_rows import RequestRows
@@ -25,8 +25,6 @@ from serving_image.runtime.gpu.step_inputs import StepInputs
 from serving_image.runtime.gpu.step_sampler import StepSampler
 
 logger = logging.getLogger(__name__)
-
-_MADE_UP_TOKENS = 2
 
 
 class GPURunner:
@@ -56,7 +54,7 @@ class GPURunner:
         self._inputs = StepInputs(self._rows.tables, max_num_seqs, max_tokens, block_size)
         self._graphs = DecodeGraphs(self._decode, max_num_seqs, decoder.device)
         self._sampler = StepSampler(decoder, self._rows.sampling)
-        self._max_num_seqs = max_num_seqs
+        self._max_num_seqs, self._max_model_len, self._max_tokens = max_num_seqs, max_model_len, max_num_batched_tokens
         self._first: GPUStep | None = None
 
     @property
@@ -81,20 +79,25 @@ class GPURunner:
         self._rows.forget(requests)
 
     def compile_kernels(self) -> None:
-        """Run made-up requests for two steps, so that the first real ones need not wait for the compiler.
+        """Run steps of made-up requests, so that real ones need not wait for the compiler.
 
         To be called once, before any real step; what is in the cache's first block is lost.
 
         :raises RuntimeError: a step failed on the host; the log says how.
         """
-        greedy, truncated = SamplingParams(temperature=0), SamplingParams(top_k=2, top_p=0.9)
-        requests = [_made_up(params) for params in (truncated, greedy)][: self._max_num_seqs]
-        for start, num_tokens in ((0, _MADE_UP_TOKENS), (_MADE_UP_TOKENS, 1)):
-            items = [ScheduledRequest(request, start, num_tokens, (0,), True) for request in requests]
-            if RAISED in self.launch(items).result().failed.values():
-                raise RuntimeError("a first step failed")
-        self.forget(requests)
+        from kernels.gpu.compile_ahead import compiling_ahead  # noqa: PLC0415 - the only part of this that needs Triton
+
+        steps = MadeUpSteps(self._max_num_seqs, self._max_model_len, self._max_tokens, self._caches[0].block_size)
+        with compiling_ahead():
+            self._run_made_up(steps.many())
+        self._run_made_up(steps.few())
+        self.forget(steps.requests)
         self._first = None
+
+    def _run_made_up(self, steps: Iterable[Sequence[ScheduledRequest]]) -> None:
+        for items in steps:
+            if RAISED in self.launch(items).result().failed.values():
+                raise RuntimeError("a made-up step failed")
 
     def _launch(self, items: Sequence[ScheduledRequest], result: StepResult) -> list[LaunchedItems]:
         """Launch ``items``. If that raises, each by itself, so that only the culprit fails."""
@@ -145,14 +148,6 @@ class GPURunner:
         """A forward pass of single tokens, out of the inputs' memory."""
         plan = LaunchPlan(decodes=key.rows, max_queries=0, splits=key.splits, split_tokens=0)
         return self._decoder.forward(self._inputs.batch(key.rows, key.rows, plan), self._caches)
-
-
-def _made_up(sampling: SamplingParams) -> Request:
-    """A request of nothing but token 0, in the first block."""
-    tokens = [0] * _MADE_UP_TOKENS
-    request = Request("made up", tokens, len(tokens), sampling, seed=0, max_length=len(tokens) + 2)
-    request.blocks.blocks.append(0)
-    return request
 
 
 def _by_item(hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Tensor]:

@@ -1,0 +1,67 @@
+"""Steps of made-up requests, which have the kernels compiled that real ones will need.
+
+What a kernel is compiled for depends on some of its arguments' values: whether a number is 1 or a multiple of 16, into
+how many parts a context is divided, by how many rows a weight is multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serving_image.engine.protocol import SamplingParams
+from serving_image.engine.request import Request
+from serving_image.engine.step import ScheduledRequest
+
+_SAMPLING = (
+    SamplingParams(temperature=1.0, top_k=2, top_p=0.9),
+    SamplingParams(temperature=0.0, frequency_penalty=0.1),
+    SamplingParams(temperature=0.0),
+)
+_BATCHES = (1, 2, 16, 24)
+"""Requests that decode together: those whose products Triton computes, and more."""
+_SHORTEST_CONTEXT = 32
+
+
+class MadeUpSteps:
+    """Requests of nothing but token 0, all in the cache's first block.
+
+    :param max_num_seqs: how many may run at once.
+    :param max_model_len: the longest context in tokens.
+    :param max_tokens: the most tokens of a step.
+    """
+
+    def __init__(self, max_num_seqs: int, max_model_len: int, max_tokens: int, block_size: int) -> None:
+        self._max_model_len = max_model_len
+        self._longest_prompt = min(max_tokens, max_model_len)
+        self._block_size = block_size
+        self.requests = [_request(index) for index in range(min(max_num_seqs, max(_BATCHES)))]
+
+    def few(self) -> Iterator[list[ScheduledRequest]]:
+        """A prompt and a decode."""
+        yield [self._item(request, 0, 2) for request in self.requests[:2]]
+        yield [self._item(request, 2, 1) for request in self.requests[:2]]
+
+    def many(self) -> Iterator[list[ScheduledRequest]]:
+        """Prompts and batches of several sizes, and contexts of each length that is divided otherwise."""
+        for num_tokens in (2, 16, self._longest_prompt - 1, self._longest_prompt):
+            yield [self._item(self.requests[0], 0, max(1, num_tokens))]
+        for count in sorted({min(count, len(self.requests)) for count in _BATCHES}):
+            yield [self._item(request, 2, 1) for request in self.requests[:count]]
+        context = _SHORTEST_CONTEXT
+        while context < self._max_model_len:
+            yield [self._item(self.requests[-1], context - 1, 1)]
+            context *= 2
+        yield [self._item(self.requests[-1], self._max_model_len - 1, 1)]
+
+    def _item(self, request: Request, start: int, num_tokens: int) -> ScheduledRequest:
+        start = min(start, self._max_model_len - 1)
+        stop = min(start + num_tokens, self._max_model_len)
+        blocks = (0,) * -(-stop // self._block_size)
+        return ScheduledRequest(request, start, stop - start, blocks, samples=stop < self._max_model_len)
+
+
+def _request(index: int) -> Request:
+    sampling = _SAMPLING[min(index, len(_SAMPLING) - 1)]
+    request = Request(f"made up {index}", [0], 1, sampling, seed=index, max_length=2)
+    request.blocks.blocks.append(0)
+    return request
