@@ -30,7 +30,7 @@ def compiling_ahead() -> Iterator[None]:
     def note(function: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:  # noqa: ARG001
         return run(function, *args, grid=grid, warmup=True, **options)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads, triton.AsyncCompileMode(threads):
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads, triton.AsyncCompileMode(threads):
         JITFunction.run = note
         try:
             yield
