@@ -48,11 +48,12 @@ def test_rows_that_only_fill_a_graph(gpu: torch.device, splits: Splits) -> None:
         check(Problem(sequences, splits=splits, window=window, sinks=window is None), gpu)
 
 
-@pytest.mark.parametrize("group", [1, 3, 4, 8, 16, 20, 71, 130])
+@pytest.mark.parametrize("group", [1, 3, 4, 8, 16, 20, 71])
 def test_any_number_of_heads_shares_a_key(gpu: torch.device, group: int) -> None:
-    sequences = (*_decodes(33, 5), Sequence(3, 20), Sequence(9, 9))
+    """Also in more programs than one: the tests' tiles hold 64 heads."""
+    sequences = (*_decodes(33, 5), Sequence(3, 20))
     check(Problem(sequences, Heads(group, 1, 16), tiles=(32, 32), dtype=torch.float16, alibi=True, sinks=True), gpu)
-    check(Problem(_decodes(33, 5), Heads(2 * group, 2, 16), tiles=(32, 32), splits=Splits(2, 32)), gpu)
+    check(Problem(_decodes(33), Heads(2 * group, 2, 16), tiles=(32, 32), splits=Splits(2, 32)), gpu)
 
 
 @pytest.mark.parametrize("dim", [64, 80, 96, 112, 128, 192, 256])

@@ -70,9 +70,9 @@ class _Call:
 
     def decode(self) -> None:
         """Launch the decode kernel, and the reduction if there is more than one split."""
-        most = 32 if self._query.dtype == torch.float32 else 128
-        rows = min(max(16, triton.next_power_of_2(self._group)), most)
-        shape = self._tile_shape("decode", ".wide" if rows > 32 else "")
+        wide = self._group > 16
+        shape = self._tile_shape("decode", ".wide" if wide else "")
+        rows = min(triton.next_power_of_2(self._group), shape["rows"]) if wide else 16
         splits, sequences = self._launch.splits, self._launch.decodes
         constants = self._constants(rows, shape["tile"], splits)
         heads, dim = self._query.shape[1:]

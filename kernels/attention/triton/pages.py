@@ -7,7 +7,8 @@ so one number finds it; a longer tile needs its rows' page numbers one by one::
     tile 32, page 64:    [ page 7              ]      tile 64, page 16:   [ 7 ][ 3 ][ 9 ][ 1 ]
                          [ tile ][ tile ]                                 [ tile             ]
 
-Numbers are read a tile ahead, so that the copies of keys and values need not wait for them.
+Loops read numbers a tile ahead and carry them: loaded where they are used, they would be a stage of the compiler's
+pipeline of their own, and only half of its depth would be left for keys and values.
 """
 
 from __future__ import annotations

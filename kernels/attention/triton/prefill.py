@@ -123,30 +123,37 @@ def _tiles(
         tensor cores    keys 0            keys 1   values 0      keys 2   values 1
         exponentials             tile 0            tile 1                 tile 2
 
-    Weights wait in float32: in 16 bits the compiler would send them through shared memory. The first step adds nothing.
+    Weights wait as whole numbers of as many bits: as what they are, the compiler would send them through shared memory.
+    The first step adds nothing.
     """
-    weights = tl.full([C.rows, C.tile], 0.0, tl.float32)
+    waiting: tl.constexpr = tl.int32 if key.dtype.element_ty == tl.float32 else tl.int16
+    weights = tl.full([C.rows, C.tile], 0, waiting)
     fade = tl.full([C.rows], 1.0, tl.float32)
+    page = page_numbers(table, begin, first, stop, C)
+    late_page = page
     for at in tl.range(begin, end, C.tile):
-        keys = _tile(key, table, at, first, stop, block_stride, C, MASKED)
+        next_page = page_numbers(table, at + C.tile, first, stop, C)
+        keys = _tile(key, page, at, first, stop, block_stride, C, MASKED)
         distance = (at + tl.arange(0, C.tile))[None, :] - position[:, None]
         scores, left = scores_of(query, keys, factor, slope, distance, C)
-        values = _tile(value, table, tl.maximum(at - C.tile, begin), first, stop, block_stride, C, MASKED)
-        acc = add_values(acc, fade, weights, values, C)
+        values = _tile(value, late_page, tl.maximum(at - C.tile, begin), first, stop, block_stride, C, MASKED)
+        acc = add_values(acc, fade, weights.to(values.dtype, bitcast=True), values, C)
         if MASKED:
             visible = distance <= 0
             if C.window is not None:
                 visible &= distance > -C.window
             scores = tl.where(visible, scores, float("-inf"))
         weights, fade, peak, total = weigh(scores, left, peak, total)
+        weights = weights.to(values.dtype).to(waiting, bitcast=True)
+        late_page, page = page, next_page
     last = begin + (tl.cdiv(end - begin, C.tile) - 1) * C.tile
-    values = _tile(value, table, last, first, tl.where(begin < end, stop, 0), block_stride, C, True)
-    return add_values(acc, fade, weights, values, C), peak, total
+    values = _tile(value, late_page, last, first, tl.where(begin < end, stop, 0), block_stride, C, True)
+    return add_values(acc, fade, weights.to(values.dtype, bitcast=True), values, C), peak, total
 
 
 @triton.jit
-def _tile(cache, table, at, first, stop, block_stride, C, MASKED: tl.constexpr):
-    column = at + tl.arange(0, C.tile)
-    inside = (column >= first) & (column < stop)
-    page = page_numbers(table, at, first, stop, C)
+def _tile(cache, page, at, first, stop, block_stride, C, MASKED: tl.constexpr):
+    """Keys or values, as a product wants them."""
+    token = at + tl.arange(0, C.tile)
+    inside = (token >= first) & (token < stop)
     return operand(load_tile(cache, page, at, inside, block_stride, C, MASKED), C)
