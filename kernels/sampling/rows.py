@@ -54,7 +54,8 @@ ROW = np.dtype(
         ("_padding", "<i8"),
     ]
 )
-"""A row of ``parameters``. ``top_k`` 0 and ``log_min_p`` -inf mean off; addresses are 0 where there is nothing."""
+"""A row of ``parameters``. ``top_k`` is below the vocabulary; 0 means off, as does a ``log_min_p`` of -inf. Addresses
+are 0 where there is nothing."""
 
 
 class RowSampling(NamedTuple):
@@ -147,7 +148,9 @@ class SamplingRows:
         if not requests:
             return
         rows = np.zeros(len(requests), dtype=ROW)
-        for packed, (row, request) in zip(rows, requests.items(), strict=True):
+        for packed, (row, asked) in zip(rows, requests.items(), strict=True):
+            # Among all tokens top-k leaves nothing out, and need not be looked for.
+            request = asked._replace(top_k=0) if asked.top_k >= self._vocab_size else asked
             extras = self._make_extras(request)
             _pack(packed, request, extras)
             self._requests[row], self._extras[row] = request, extras
@@ -203,7 +206,7 @@ def _pack(packed: Any, request: RowSampling, extras: _Extras) -> None:
         | ADJUSTS * request.adjusts
     )
     packed["inverse_temperature"] = 0.0 if request.greedy else 1 / request.temperature
-    packed["top_k"] = min(request.top_k, 2**31 - 1)
+    packed["top_k"] = request.top_k
     packed["top_p"] = request.top_p
     packed["log_min_p"] = math.log(request.min_p) if request.min_p > 0 else -math.inf
     packed["repetition_penalty"] = request.repetition_penalty

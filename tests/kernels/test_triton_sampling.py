@@ -85,11 +85,14 @@ def test_rows_of_which_nothing_can_be_chosen_fail_alone(gpu: torch.device, tempe
 
 
 def test_of_equal_best_tokens_the_first_is_taken(gpu: torch.device) -> None:
-    """However small the temperature; also where programs share a row."""
+    """However small the temperature; also where programs share a row, or tiles a program."""
     logits = torch.zeros(3, 5000)
-    logits[:, [700, 701, 4100]] = 3.0
+    logits[:, [700, 701, 1724, 4100]] = 3.0
     asked = [ask(temperature=0), ask(temperature=9e-6), ask(temperature=0, top_p=0.1, top_k=9)]
-    assert Batch(asked, logits, gpu).sample() == [700, 700, 700]
+    for programs in (0, 8):
+        tile = {"tile": 1024, "programs_per_multiprocessor": programs, "num_warps": 4}
+        with trying("sampling", "draw", "all", tile):
+            assert Batch(asked, logits, gpu).sample() == [700, 700, 700]
 
 
 def test_a_token_depends_on_its_seed_and_its_place_alone(gpu: torch.device) -> None:
@@ -112,10 +115,16 @@ def test_a_row_is_the_same_in_any_batch(gpu: torch.device) -> None:
     logits = torch.randn(6, 1500, generator=generator) * 2
     asked = [ask(seed=i, top_k=i % 2 * 30, top_p=1 - i % 3 * 0.1, temperature=1 + i / 3) for i in range(6)]
     together = Batch(asked, logits, gpu).sample(truncates=True)
-    tile = {"tile": 256, "programs_per_multiprocessor": 1, "num_warps": 1}
-    with trying("sampling", "draw", "all", tile), trying("sampling", "survey", "all", {"tile": 128, "num_warps": 2}):
-        alone = [Batch([each], scores[None], gpu).sample()[0] for each, scores in zip(asked, logits, strict=True)]
-    assert together == alone
+    for programs in (0, 1):
+        tile = {"tile": 256, "programs_per_multiprocessor": programs, "num_warps": 1}
+        with (
+            trying("sampling", "draw", "all", tile),
+            trying("sampling", "survey", "all", {"tile": 128, "num_warps": 2}),
+            trying("sampling", "gather", "all", {"tile": 256, "num_warps": 1}),
+            trying("sampling", "cut", "all", {"few": 64, "candidates": 128, "tile": 512, "num_warps": 4}),
+        ):
+            alone = [Batch([each], scores[None], gpu).sample()[0] for each, scores in zip(asked, logits, strict=True)]
+        assert together == alone
 
 
 def test_an_only_possible_token_is_drawn(gpu: torch.device) -> None:

@@ -15,8 +15,8 @@ from kernels.sampling import reference
 from tests.kernels.sampling_batch import Asked, Batch, ask
 
 VOCAB = 70
-_TILES = {"tile": 32, "num_warps": 1}
-"""Three tiles, the last of them not full."""
+_TILES = {"tile": 32, "programs_per_multiprocessor": 0, "num_warps": 1}
+"""One part of three tiles, the last of them not full."""
 
 _TOKEN = st.integers(0, VOCAB - 1)
 _ANY = st.one_of(_TOKEN, st.sampled_from([-1, VOCAB, 2**63]))
@@ -78,7 +78,7 @@ def test_hundreds_of_rules_of_each_kind(gpu: torch.device) -> None:
         ask(allowed_token_ids=some[:300], logit_bias=dict.fromkeys(some[200:400], -1.0)),
     ]
     logits = torch.randn(4, vocab, generator=torch.Generator().manual_seed(5))
-    with trying("sampling", "process", "all", {"tile": 256, "num_warps": 1}):
+    with trying("sampling", "process", "all", {"tile": 256, "programs_per_multiprocessor": 8, "num_warps": 1}):
         processed = Batch(asked, logits, gpu).process()
     for mine, scores, each in zip(processed, logits, asked, strict=True):
         torch.testing.assert_close(mine, reference.process_logits(scores, each.sampling, each.tokens))

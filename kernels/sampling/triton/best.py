@@ -12,10 +12,8 @@ from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.sampling.rows import SamplingState
+from kernels.sampling.triton.parts import MOST_PARTS, cut
 from kernels.sampling.triton.row import COUNTS, FLAGS, PENALIZES, integer, own
-
-_MOST_PARTS = 128
-"""Parts that a row is cut into at most: the last kernel is compiled for this many, not for each batch size anew."""
 
 
 class Best(NamedTuple):
@@ -27,18 +25,15 @@ class Best(NamedTuple):
 
 
 def empty_best(logits: Tensor) -> Best:
-    """Room for those of ``logits`` ``[n, vocab]``: as many parts as it takes to keep all multiprocessors busy."""
+    """Room for those of ``logits`` ``[n, vocab]``."""
     n, vocab = logits.shape
     device = device_of(logits)
     tile = tile_shape("sampling", "draw", "all", device)
-    tiles = triton.cdiv(vocab, tile["tile"])
-    wanted = triton.cdiv(device.multiprocessors * tile["programs_per_multiprocessor"], n)
-    tiles_of_part = triton.cdiv(tiles, min(tiles, wanted, _MOST_PARTS))
-    parts = triton.cdiv(tiles, tiles_of_part)
+    parts = cut(n, triton.cdiv(vocab, tile["tile"]), device, tile["programs_per_multiprocessor"])
     return Best(
-        torch.empty(n, parts, dtype=torch.float32, device=logits.device),
-        torch.empty(n, parts, dtype=torch.int32, device=logits.device),
-        tiles_of_part,
+        torch.empty(n, parts.number, dtype=torch.float32, device=logits.device),
+        torch.empty(n, parts.number, dtype=torch.int32, device=logits.device),
+        parts.tiles,
     )
 
 
@@ -56,7 +51,7 @@ def choose(best: Best, row_of: Tensor, position: Tensor, state: SamplingState) -
         state.tokens,
         state.tokens.stride(0),
         chosen,
-        PARTS=_MOST_PARTS,
+        PARTS=MOST_PARTS,
         num_warps=1,
     )
     return chosen

@@ -45,7 +45,7 @@ class Bounds(NamedTuple):
     num_candidates: Tensor
 
 
-def find_bounds(survey: Survey, vocab: int, row_of: Tensor, parameters: Tensor) -> Bounds:
+def find_bounds(survey: Survey, row_of: Tensor, parameters: Tensor) -> Bounds:
     """The bounds of the surveyed rows."""
     n, groups = survey.maxima.shape
     bounds = Bounds(
@@ -59,7 +59,6 @@ def find_bounds(survey: Survey, vocab: int, row_of: Tensor, parameters: Tensor) 
         row_of,
         parameters,
         *bounds,
-        vocab,
         groups,
         GROUP=GROUP,
         GROUPS=triton.next_power_of_2(groups),
@@ -78,7 +77,6 @@ def _bound(
     lowests: tl.tensor,
     totals: tl.tensor,
     candidates: tl.tensor,
-    vocab: tl.tensor,
     groups: tl.tensor,
     GROUP: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -103,10 +101,11 @@ def _bound(
     # A difference, scores being logarithms.
     lowest = tl.minimum(best, best + number(parameters, row, LOG_MIN_P) / inverse_temperature)
     top_k = integer(parameters, row, TOP_K)
-    if (top_k > 0) & (top_k < vocab):
+    top_p = number(parameters, row, TOP_P)
+    if top_k > 0:
         lowest = tl.maximum(lowest, _reached_by(best_of, top_k, best, scale))
-    elif lowest == float("-inf"):
-        lowest = _not_needed(best_of, mass, number(parameters, row, TOP_P), best, scale, GROUP)
+    elif (top_p < 1) & (lowest == float("-inf")):
+        lowest = _not_needed(best_of, mass, top_p, best, scale, GROUP)
     tl.store(bests + i, best)
     tl.store(lowests + i, lowest)
     tl.store(totals + i, tl.sum(whole(mass), axis=0))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.sampling.rows import SamplingState
+from kernels.sampling.triton.parts import cut
 from kernels.sampling.triton.row import (
     ADJUSTS,
     ALLOWED,
@@ -40,8 +41,10 @@ def process_logits(logits: Tensor, row_of: Tensor, position: Tensor, state: Samp
     n, vocab = logits.shape
     if not n:
         return
-    tile = tile_shape("sampling", "process", "all", device_of(logits))
-    _process[(n, triton.cdiv(vocab, tile["tile"]))](
+    device = device_of(logits)
+    tile = tile_shape("sampling", "process", "all", device)
+    parts = cut(n, triton.cdiv(vocab, tile["tile"]), device, tile["programs_per_multiprocessor"])
+    _process[(n, parts.number)](
         logits,
         logits.stride(0),
         row_of,
@@ -50,12 +53,13 @@ def process_logits(logits: Tensor, row_of: Tensor, position: Tensor, state: Samp
         state.tokens,
         state.tokens.stride(0),
         vocab,
+        parts.tiles,
         TILE=tile["tile"],
         num_warps=tile["num_warps"],
     )
 
 
-@triton.jit(do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tiles"], do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
 def _process(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -65,6 +69,7 @@ def _process(
     tokens: tl.tensor,
     tokens_stride: tl.tensor,
     vocab: tl.tensor,
+    tiles: tl.tensor,
     TILE: tl.constexpr,
 ) -> None:
     i = tl.program_id(0)
@@ -74,19 +79,37 @@ def _process(
     flags = integer(parameters, row, FLAGS)
     if flags & (ADJUSTS | ALLOWS | PENALIZES) == 0:
         return
-    first = tl.program_id(1) * TILE
-    if flags & (ALLOWS | PENALIZES) == 0:  # noqa: SIM102 (Triton would evaluate both, and there may be no rules)
-        if _touches(own(parameters, row, RULES), first, first + TILE) == 0:
-            return
+    length = tl.load(position + i)
+    scores = logits + i.to(tl.int64) * stride
+    tail = tokens + row.to(tl.int64) * tokens_stride + length
+    for tile in range(tiles):
+        first = (tl.program_id(1) * tiles + tile) * TILE
+        touched = flags & (ALLOWS | PENALIZES)
+        if touched == 0:
+            touched = _touches(own(parameters, row, RULES), first, first + TILE)
+        if touched != 0:
+            _process_tile(scores, tail, length, parameters, row, flags, first, vocab, TILE)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _process_tile(
+    scores: tl.tensor,
+    tail: tl.tensor,
+    length: tl.tensor,
+    parameters: tl.tensor,
+    row: tl.tensor,
+    flags: tl.tensor,
+    first: tl.tensor,
+    vocab: tl.tensor,
+    TILE: tl.constexpr,
+) -> None:
+    """The scores of the tokens from ``first`` on; the request has ``length`` tokens, before ``tail``."""
     at = first + tl.arange(0, TILE)
-    scores = logits + i.to(tl.int64) * stride + at
-    x = tl.load(scores, mask=at < vocab, other=float("-inf"))
+    x = tl.load(scores + at, mask=at < vocab, other=float("-inf"))
     if flags & ALLOWS != 0:
         words = tl.load(own(parameters, row, ALLOWED) + at // 32, mask=at < vocab, other=0)
         x = tl.where((words >> (at % 32)) & 1 != 0, x, float("-inf"))
     if flags & ADJUSTS != 0:
-        length = tl.load(position + i)
-        tail = tokens + row.to(tl.int64) * tokens_stride + length
         num_output = length - integer(parameters, row, PROMPT_LENGTH)
         rules = own(parameters, row, RULES)
         x = _ban_words(x, at, rules, tail, num_output, first, first + TILE)
@@ -96,9 +119,8 @@ def _process(
     if flags & PENALIZES != 0:
         # torch aligns tensors to more than 16 bytes, which Triton cannot know of an address that was loaded.
         counters = tl.multiple_of(own(parameters, row, COUNTS) + at, 16)
-        counts = tl.load(counters, mask=at < vocab, other=0)
-        x = _penalize(x, counts, parameters, row)
-    tl.store(scores, x, mask=at < vocab)
+        x = _penalize(x, tl.load(counters, mask=at < vocab, other=0), parameters, row)
+    tl.store(scores + at, x, mask=at < vocab)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

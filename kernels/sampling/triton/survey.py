@@ -46,8 +46,8 @@ class Survey(NamedTuple):
 def empty_survey(logits: Tensor) -> Survey:
     """Room for one of ``logits`` ``[n, vocab]``."""
     n, vocab = logits.shape
-    room = torch.empty(2, n, triton.cdiv(vocab, GROUP), dtype=torch.float32, device=logits.device)
-    return Survey(room[0], room[1])
+    maxima = torch.empty(n, triton.cdiv(vocab, GROUP), dtype=torch.float32, device=logits.device)
+    return Survey(maxima, torch.empty_like(maxima))
 
 
 def survey_truncated(logits: Tensor, row_of: Tensor, parameters: Tensor) -> Survey:

@@ -67,7 +67,7 @@ def truncate(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingSt
     """
     n, vocab = logits.shape
     survey = survey_truncated(logits, row_of, state.parameters)
-    bounds = find_bounds(survey, vocab, row_of, state.parameters)
+    bounds = find_bounds(survey, row_of, state.parameters)
     tile = tile_shape("sampling", "cut", "all", device_of(logits))
     candidates = _Candidates(
         torch.empty(n, tile["candidates"], dtype=torch.float32, device=logits.device),
@@ -192,8 +192,7 @@ def _cut(
     scale = number(parameters, row, INVERSE_TEMPERATURE) * LOG2_E
     top_p = number(parameters, row, TOP_P)
     top_k = integer(parameters, row, TOP_K)
-    top_k = tl.where(top_k < vocab, top_k, 0)
-    # Without top-k and min-p, top-p is of all tokens, of which most are no candidates.
+    # Without top-k and min-p, top-p is of all tokens, and not all are candidates.
     of_all = (top_k == 0) & (number(parameters, row, LOG_MIN_P) == float("-inf"))
     total = tl.where(of_all, total, 0)
     scores = candidate_scores + i.to(tl.int64) * MANY
