@@ -130,7 +130,9 @@ def _tiles(
     weights = tl.full([C.rows, C.tile], 0, waiting)
     fade = tl.full([C.rows], 1.0, tl.float32)
     page = page_numbers(table, begin, first, stop, C)
-    late_page = page
+    # Not `= page`: Triton carries a name through a loop only if one pass of the body changes its value, and the first
+    # pass would give it the very value that it came with.
+    late_page = page_numbers(table, begin, first, stop, C)
     for at in tl.range(begin, end, C.tile):
         next_page = page_numbers(table, at + C.tile, first, stop, C)
         keys = _tile(key, page, at, first, stop, block_stride, C, MASKED)
