@@ -54,7 +54,7 @@ class GPURunner:
         self._inputs = StepInputs(self._rows.tables, max_num_seqs, max_tokens, block_size)
         self._graphs = DecodeGraphs(self._decode, max_num_seqs, decoder.device)
         self._sampler = StepSampler(decoder, self._rows.sampling)
-        self._max_num_seqs, self._max_model_len, self._max_tokens = max_num_seqs, max_model_len, max_num_batched_tokens
+        self._max_model_len, self._max_tokens = max_model_len, max_num_batched_tokens
         self._first: GPUStep | None = None
 
     @property
@@ -87,7 +87,7 @@ class GPURunner:
         """
         from kernels.gpu.compile_ahead import compiling_ahead  # noqa: PLC0415 - the only part of this that needs Triton
 
-        steps = MadeUpSteps(self._max_num_seqs, self._max_model_len, self._max_tokens, self._caches[0].block_size)
+        steps = MadeUpSteps(self._graphs.sizes, self._max_model_len, self._max_tokens, self._caches[0].block_size)
         with compiling_ahead():
             self._run_made_up(steps.many())
         self._run_made_up(steps.few())

@@ -1,12 +1,12 @@
 """Steps of made-up requests, which have the kernels compiled that real ones will need.
 
 What a kernel is compiled for depends on some of its arguments' values: whether a number is 1 or a multiple of 16, into
-how many parts a context is divided, by how many rows a weight is multiplied.
+how many parts a context or a vocabulary is divided, by how many rows a weight is multiplied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from serving_image.engine.protocol import SamplingParams
 from serving_image.engine.request import Request
@@ -15,26 +15,26 @@ from serving_image.engine.step import ScheduledRequest
 _SAMPLING = (
     SamplingParams(temperature=1.0, top_k=2, top_p=0.9),
     SamplingParams(temperature=0.0, frequency_penalty=0.1),
+    SamplingParams(temperature=0.0, logprobs=1),
     SamplingParams(temperature=0.0),
 )
-_BATCHES = (1, 2, 16, 24)
-"""Requests that decode together: those whose products Triton computes, and more."""
 _SHORTEST_CONTEXT = 32
 
 
 class MadeUpSteps:
     """Requests of nothing but token 0, all in the cache's first block.
 
-    :param max_num_seqs: how many may run at once.
+    :param batches: how many requests decode together, in rising order; the last is as many as may run.
     :param max_model_len: the longest context in tokens.
     :param max_tokens: the most tokens of a step.
     """
 
-    def __init__(self, max_num_seqs: int, max_model_len: int, max_tokens: int, block_size: int) -> None:
+    def __init__(self, batches: Sequence[int], max_model_len: int, max_tokens: int, block_size: int) -> None:
         self._max_model_len = max_model_len
         self._longest_prompt = min(max_tokens, max_model_len)
         self._block_size = block_size
-        self.requests = [_request(index) for index in range(min(max_num_seqs, max(_BATCHES)))]
+        self._batches = batches
+        self.requests = [_request(index) for index in range(batches[-1])]
 
     def few(self) -> Iterator[list[ScheduledRequest]]:
         """A prompt and a decode."""
@@ -45,7 +45,7 @@ class MadeUpSteps:
         """Prompts and batches of several sizes, and contexts of each length that is divided otherwise."""
         for num_tokens in (2, 16, self._longest_prompt - 1, self._longest_prompt):
             yield [self._item(self.requests[0], 0, max(1, num_tokens))]
-        for count in sorted({min(count, len(self.requests)) for count in _BATCHES}):
+        for count in self._batches:
             yield [self._item(request, 2, 1) for request in self.requests[:count]]
         context = _SHORTEST_CONTEXT
         while context < self._max_model_len:

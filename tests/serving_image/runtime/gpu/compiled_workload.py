@@ -34,6 +34,7 @@ def made(choose: random.Random, name: str) -> Request:
         top_p=0.9 if truncated else 1.0,
         top_k=choose.choice([0, 40]) if truncated else 0,
         presence_penalty=choose.choice([0.0, 0.0, 0.0, 0.5]),
+        logprobs=choose.choice([None, None, None, 0, 5, 20]),
     )
     request = Request(name, [1], 1, params, seed=1, max_length=MAX_MODEL_LEN)
     request.blocks.blocks.append(0)

@@ -12,7 +12,7 @@ from tests.serving_image.checkpoints import write_checkpoint
 
 
 def test_nothing_is_compiled_while_requests_wait(tmp_path: Path) -> None:
-    model = write_checkpoint(tmp_path / "model", max_position_embeddings=1024)
+    model = write_checkpoint(tmp_path / "model", max_position_embeddings=1024, vocab_size=40_000)
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     argv = [sys.executable, "-m", "tests.serving_image.runtime.gpu.compiled_workload", str(model)]
     ended = subprocess.run(argv, env=env, stdout=subprocess.PIPE, text=True, check=True)
