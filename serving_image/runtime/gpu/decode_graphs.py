@@ -39,9 +39,9 @@ class DecodeGraphs:
     """Graphs for batches of one token each, by size: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, …
 
     A batch runs in the next larger size; the rows that fill it up have the slot -1 and an empty context. The first step
-    of a key runs as it is, which also compiles the kernels. A graph is captured when its key recurs, for which
-    everything stops for some tenths of a second; so no earlier than an answer was begun. A decode of a small model is
-    bound by the host without: some ten launches a layer at some 5 µs each (not measured).
+    of a key runs as it is, so that whatever a kernel does only once is done. A graph is captured when its key recurs,
+    for which everything stops until the device is idle and all launches were made once more; so no earlier than an
+    answer was begun. Without graphs the host's launches, eight a layer, take longer than a small batch's kernels.
 
     All graphs share one pool of memory: one runs at a time.
 
