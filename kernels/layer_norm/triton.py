@@ -26,14 +26,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, r
     tile = tile_shape("layer_norm", "rows", f"w{block}", device_of(x))
     _layer_norm[(triton.cdiv(tokens, tile["rows"]),)](
         x,
-        output if residual is None else residual,
+        residual,
         weight,
-        weight if bias is None else bias,
+        bias,
         output,
         tokens,
         epsilon,
-        HAS_RESIDUAL=residual is not None,
-        HAS_BIAS=bias is not None,
         HIDDEN=hidden,
         BLOCK=block,
         ROWS=tile["rows"],
@@ -43,7 +41,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, r
     return output
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator]
 def _layer_norm(
     x: tl.tensor,
     residual: tl.tensor,
@@ -52,20 +50,18 @@ def _layer_norm(
     output: tl.tensor,
     tokens: tl.tensor,
     epsilon: tl.tensor,
-    HAS_RESIDUAL: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     HIDDEN: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
     places, mask = row_places(tokens, HIDDEN, BLOCK, ROWS)
     scale = load_vector(weight, HIDDEN, BLOCK, ROWS)
-    values = load_rows(x, residual, places, mask, HAS_RESIDUAL)
+    values = load_rows(x, residual, places, mask)
     mean = tl.sum(values, axis=1, keep_dims=True) / HIDDEN
     # From the centred values: the difference of two sums would lose the variance of a row far from zero.
     centred = tl.where(mask, values - mean, 0.0)
     variance = tl.sum(centred * centred, axis=1, keep_dims=True) / HIDDEN
     normalised = centred * tl.rsqrt(variance + epsilon) * scale
-    if HAS_BIAS:
+    if bias is not None:
         normalised += load_vector(bias, HIDDEN, BLOCK, ROWS)
     tl.store(output + places, normalised.to(output.dtype.element_ty), mask=mask)

@@ -28,12 +28,11 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None)
     tile = tile_shape("rms_norm", "rows", f"w{block}", device_of(x))
     _rms_norm[(triton.cdiv(tokens, tile["rows"]),)](
         x,
-        output if residual is None else residual,
+        residual,
         weight,
         output,
         tokens,
         epsilon,
-        HAS_RESIDUAL=residual is not None,
         HIDDEN=hidden,
         BLOCK=block,
         ROWS=tile["rows"],
@@ -43,7 +42,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None)
     return output
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator]
 def _rms_norm(
     x: tl.tensor,
     residual: tl.tensor,
@@ -51,14 +50,13 @@ def _rms_norm(
     output: tl.tensor,
     tokens: tl.tensor,
     epsilon: tl.tensor,
-    HAS_RESIDUAL: tl.constexpr,
     HIDDEN: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ) -> None:
     places, mask = row_places(tokens, HIDDEN, BLOCK, ROWS)
     scale = load_vector(weight, HIDDEN, BLOCK, ROWS)
-    values = load_rows(x, residual, places, mask, HAS_RESIDUAL)
+    values = load_rows(x, residual, places, mask)
     mean_square = tl.sum(values * values, axis=1, keep_dims=True) / HIDDEN
     normalised = values * tl.rsqrt(mean_square + epsilon) * scale
     tl.store(output + places, normalised.to(output.dtype.element_ty), mask=mask)
@@ -83,13 +81,11 @@ def load_vector(vector: tl.tensor, HIDDEN: tl.constexpr, BLOCK: tl.constexpr, RO
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def load_rows(
-    x: tl.tensor, residual: tl.tensor, places: tl.tensor, mask: tl.tensor, HAS_RESIDUAL: tl.constexpr
-) -> tl.tensor:
+def load_rows(x: tl.tensor, residual: tl.tensor, places: tl.tensor, mask: tl.tensor) -> tl.tensor:
     """The rows in float32, 0 where there are none. With a residual: their sum, rounded as it is stored, so that the
     result is what a separate addition would give."""
     values = tl.load(x + places, mask=mask, other=0.0)
-    if HAS_RESIDUAL:
+    if residual is not None:
         stream = tl.load(residual + places, mask=mask, other=0.0)
         values = (values.to(tl.float32) + stream.to(tl.float32)).to(values.dtype)
         tl.store(residual + places, values, mask=mask)

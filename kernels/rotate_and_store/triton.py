@@ -18,7 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.attention.cache import LayerCache
-from kernels.gpu import device_of, tile_shape
+from kernels.gpu import device_of
+from kernels.rotate_and_store.constants import launch_constants
 from kernels.rotate_and_store.norms import HeadNorms
 
 
@@ -26,55 +27,38 @@ def rotate_and_store(
     qkv: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, cache: LayerCache, norms: HeadNorms | None
 ) -> Tensor:
     """See :func:`kernels.rotate_and_store.rotate_and_store`; the cache in the plain layout, its blocks contiguous."""
-    tokens, width = qkv.shape
-    head_dim, kv_heads, half = cache.head_dim, cache.kv_heads, cos.shape[1]
-    heads = width // head_dim - 2 * kv_heads
-    queries = qkv.view(tokens, -1, head_dim)[:, :heads]
+    tokens, half = cos.shape
+    heads = qkv.shape[1] // cache.head_dim - 2 * cache.kv_heads
+    queries = qkv.view(tokens, heads + 2 * cache.kv_heads, cache.head_dim)[:, :heads]
     if not tokens:
         return queries
-    tile = tile_shape("rotate_and_store", "rows", f"d{max(16, triton.next_power_of_2(head_dim))}", device_of(qkv))
-    query_rows, key_rows = tile["rows"], tile["rows"] // 2
-    query_stride, key_stride, num_warps = heads, kv_heads, tile["num_warps"]
-    if norms is not None and norms.over_projection(head_dim):
-        query_rows = query_stride = triton.next_power_of_2(heads)
-        key_rows = key_stride = triton.next_power_of_2(kv_heads)
-        num_warps = min(16, num_warps * max(1, query_rows // tile["rows"]))
+    constants, options = launch_constants(heads, cache, half, norms, device_of(qkv))
     # Without a norm and a rotation, queries stay as they are.
-    query_programs = triton.cdiv(tokens * query_stride, query_rows) if norms is not None or half else 0
-    _rotate_and_store[(query_programs + triton.cdiv(tokens * key_stride, key_rows),)](
+    turned_rows = tokens * constants.query_stride if norms is not None or half else 0
+    query_programs = triton.cdiv(turned_rows, constants.query_rows)
+    key_programs = triton.cdiv(tokens * constants.key_stride, constants.key_rows)
+    _rotate_and_store[(query_programs + key_programs,)](
         qkv,
         cos,
         sin,
         slots,
         cache.key,
         cache.value,
-        cache.key if cache.scales is None else cache.scales,
-        qkv if norms is None else norms.query,
-        qkv if norms is None else norms.key,
+        cache.scales,
+        None if norms is None else norms.query,
+        None if norms is None else norms.key,
         0.0 if norms is None else norms.epsilon,
         tokens,
         query_programs,
         cache.key.stride(0),
         cache.value.stride(0),
-        HEADS=heads,
-        KV_HEADS=kv_heads,
-        HEAD_DIM=head_dim,
-        HALF=half,
-        BLOCK_SIZE=cache.block_size,
-        QUERY_NORM=0 if norms is None else norms.query.numel(),
-        KEY_NORM=0 if norms is None else norms.key.numel(),
-        SCALED=cache.scales is not None,
-        QUERY_ROWS=query_rows,
-        KEY_ROWS=key_rows,
-        QUERY_STRIDE=query_stride,
-        KEY_STRIDE=key_stride,
-        num_warps=num_warps,
-        num_stages=tile["num_stages"],
+        constants,
+        **options,
     )
     return queries
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens", "query_programs"])  # type: ignore[untyped-decorator]
 def _rotate_and_store(
     qkv: tl.tensor,
     cos: tl.tensor,
@@ -90,101 +74,22 @@ def _rotate_and_store(
     query_programs: tl.tensor,
     key_block_stride: tl.tensor,
     value_block_stride: tl.tensor,
-    HEADS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    QUERY_NORM: tl.constexpr,
-    KEY_NORM: tl.constexpr,
-    SCALED: tl.constexpr,
-    QUERY_ROWS: tl.constexpr,
-    KEY_ROWS: tl.constexpr,
-    QUERY_STRIDE: tl.constexpr,
-    KEY_STRIDE: tl.constexpr,
+    C: tl.constexpr,
 ) -> None:
     if tl.program_id(0) < query_programs:
-        _rotate_queries(
-            qkv, cos, sin, query_weight, epsilon, tokens,
-            HEADS, KV_HEADS, HEAD_DIM, HALF, QUERY_NORM, QUERY_STRIDE, QUERY_ROWS,
-        )  # fmt: skip
+        token, head, mask = _rows(tl.program_id(0), tokens, C.heads, C.query_stride, C.query_rows)
+        _rotate_queries(qkv, cos, sin, query_weight, epsilon, token, head, mask, C)
     else:
+        program = tl.program_id(0) - query_programs
+        key_token, key_head, key_mask = _rows(program, tokens, C.kv_heads, C.key_stride, C.key_rows)
+        slot = tl.load(slots + key_token, mask=key_mask, other=-1)
+        inside = (key_head * C.page + slot % C.page) * C.head_dim
+        key_target = key_cache + slot // C.page * key_block_stride + inside
+        value_target = value_cache + slot // C.page * value_block_stride + inside
         _store_keys_and_values(
-            tl.program_id(0) - query_programs, qkv, cos, sin, slots, key_cache, value_cache, scales, key_weight,
-            epsilon, tokens, key_block_stride, value_block_stride,
-            HEADS, KV_HEADS, HEAD_DIM, HALF, BLOCK_SIZE, KEY_NORM, SCALED, KEY_STRIDE, KEY_ROWS,
+            qkv, cos, sin, key_weight, epsilon, scales, key_target, value_target, key_token, key_head, key_mask,
+            slot >= 0, C,
         )  # fmt: skip
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _rotate_queries(
-    qkv: tl.tensor,
-    cos: tl.tensor,
-    sin: tl.tensor,
-    weight: tl.tensor,
-    epsilon: tl.tensor,
-    tokens: tl.tensor,
-    HEADS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HALF: tl.constexpr,
-    NORM: tl.constexpr,
-    STRIDE: tl.constexpr,
-    ROWS: tl.constexpr,
-) -> None:
-    """What is not rotated stays where it is, unless it is normalised."""
-    REST: tl.constexpr = HEAD_DIM - 2 * HALF if NORM else 0
-    token, head, mask = _rows(tl.program_id(0), tokens, HEADS, STRIDE, ROWS)
-    row = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * HEAD_DIM
-    weight += head * HEAD_DIM * (NORM > HEAD_DIM)
-    parts = turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
-    store_head(row, mask, parts, 1.0, HALF, REST, False)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _store_keys_and_values(
-    program: tl.tensor,
-    qkv: tl.tensor,
-    cos: tl.tensor,
-    sin: tl.tensor,
-    slots: tl.tensor,
-    key_cache: tl.tensor,
-    value_cache: tl.tensor,
-    scales: tl.tensor,
-    weight: tl.tensor,
-    epsilon: tl.tensor,
-    tokens: tl.tensor,
-    key_block_stride: tl.tensor,
-    value_block_stride: tl.tensor,
-    HEADS: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    NORM: tl.constexpr,
-    SCALED: tl.constexpr,
-    STRIDE: tl.constexpr,
-    ROWS: tl.constexpr,
-) -> None:
-    REST: tl.constexpr = HEAD_DIM - 2 * HALF
-    token, head, mask = _rows(program, tokens, KV_HEADS, STRIDE, ROWS)
-    slot = tl.load(slots + token, mask=mask, other=-1)
-    kept = mask & (slot >= 0)
-    inside = (head * BLOCK_SIZE + slot % BLOCK_SIZE) * HEAD_DIM
-    key_target = key_cache + slot // BLOCK_SIZE * key_block_stride + inside
-    value_target = value_cache + slot // BLOCK_SIZE * value_block_stride + inside
-    row = qkv + (token * (HEADS + 2 * KV_HEADS) + HEADS + head) * HEAD_DIM
-    columns = tl.arange(0, triton.next_power_of_2(HEAD_DIM))[None, :]
-    value_mask = kept & (columns < HEAD_DIM)
-    value = tl.load(row + KV_HEADS * HEAD_DIM + columns, mask=value_mask)
-    weight += head * HEAD_DIM * (NORM > HEAD_DIM)
-    key = turned(row, mask, cos + token * HALF, sin + token * HALF, weight, epsilon, HEAD_DIM, HALF, REST, NORM)
-    key_factor, value_factor = 1.0, 1.0
-    if SCALED:
-        key_factor = 1.0 / tl.load(scales + head, mask=mask, other=1.0)
-        value_factor = 1.0 / tl.load(scales + KV_HEADS + head, mask=mask, other=1.0)
-    store_head(key_target, kept, key, key_factor, HALF, REST, SCALED)
-    store(value_target + columns, value, value_factor, value_mask, SCALED)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -196,6 +101,64 @@ def _rows(
     row = program * ROWS + tl.arange(0, ROWS)[:, None]
     token, head = row // STRIDE, row % STRIDE
     return token.to(tl.int64), head, (token < tokens) & (head < HEADS)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rotate_queries(
+    qkv: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    weight: tl.tensor,
+    epsilon: tl.tensor,
+    token: tl.tensor,
+    head: tl.tensor,
+    mask: tl.tensor,
+    C: tl.constexpr,
+) -> None:
+    """In place: what is not rotated stays as it is, unless it is normalised."""
+    REST: tl.constexpr = C.head_dim - 2 * C.half if C.query_norm else 0
+    row = qkv + (token * (C.heads + 2 * C.kv_heads) + head) * C.head_dim
+    cos += token * C.half
+    sin += token * C.half
+    if C.query_norm > C.head_dim:
+        weight += head * C.head_dim
+    parts = turned(row, mask, cos, sin, weight, epsilon, C.head_dim, C.half, REST, C.query_norm)
+    store_head(row, mask, parts, 1.0, C.half, REST, False)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store_keys_and_values(
+    qkv: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    weight: tl.tensor,
+    epsilon: tl.tensor,
+    scales: tl.tensor,
+    key_target: tl.tensor,
+    value_target: tl.tensor,
+    token: tl.tensor,
+    head: tl.tensor,
+    mask: tl.tensor,
+    kept: tl.tensor,
+    C: tl.constexpr,
+) -> None:
+    """Only rows that are ``kept`` are stored."""
+    REST: tl.constexpr = C.head_dim - 2 * C.half
+    row = qkv + (token * (C.heads + 2 * C.kv_heads) + C.heads + head) * C.head_dim
+    cos += token * C.half
+    sin += token * C.half
+    columns = tl.arange(0, triton.next_power_of_2(C.head_dim))[None, :]
+    value_mask = kept & (columns < C.head_dim)
+    value = tl.load(row + C.kv_heads * C.head_dim + columns, mask=value_mask)
+    if C.key_norm > C.head_dim:
+        weight += head * C.head_dim
+    key = turned(row, mask, cos, sin, weight, epsilon, C.head_dim, C.half, REST, C.key_norm)
+    key_factor, value_factor = 1.0, 1.0
+    if scales is not None:
+        key_factor = 1.0 / tl.load(scales + head, mask=mask, other=1.0)
+        value_factor = 1.0 / tl.load(scales + C.kv_heads + head, mask=mask, other=1.0)
+    store_head(key_target, kept, key, key_factor, C.half, REST, scales is not None)
+    store(value_target + columns, value, value_factor, value_mask, scales is not None)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -85,7 +85,7 @@ class _Call:
         shape = _tile_shape(rows, self._cache.block_size, self._kind, self._device)
         constants = self._constants(shape, splits)
         native = self._cache.scale is None or constants.native_fp8
-        latent_kernel[(sequences, triton.cdiv(rows, shape["rows"]), splits)](
+        latent_kernel[(triton.cdiv(rows, shape["rows"]), sequences, splits)](
             self._output, partial, peaks, self._query,
             self._cache.rows if native else self._cache.rows.view(torch.uint8), self._cache.scale,
             self._batch.query_starts, self._batch.context_lengths, self._batch.block_tables,

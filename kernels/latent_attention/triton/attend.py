@@ -44,19 +44,20 @@ def latent_kernel(
 ):
     """``rows`` neighbouring (token, head) pairs of a sequence, token by token, and one split of its context.
 
-    Grid ``(sequences, cdiv(most tokens × heads, rows), splits)`` for the sequences after the first ``skipped``; the
-    last rows, which see most, begin first. With one split the output is written, else ``partial [sequences, heads,
-    splits, latent_dim]`` and ``peaks [sequences, heads, splits]`` as :mod:`kernels.attention.triton.reduce` takes them.
+    Grid ``(cdiv(most tokens × heads, rows), sequences, splits)`` for the sequences after the first ``skipped``: programs
+    that read the same rows run together, and of a sequence the last rows, which see most, begin first. With one split
+    the output is written, else ``partial [sequences, heads, splits, latent_dim]`` and ``peaks [sequences, heads,
+    splits]`` as :mod:`kernels.attention.triton.reduce` takes them.
     """
-    sequence, split = tl.program_id(0) + skipped, tl.program_id(2)
+    sequence, split = tl.program_id(1) + skipped, tl.program_id(2)
     first_token = tl.load(query_starts + sequence)
     present_rows = (tl.load(query_starts + sequence + 1) - first_token) * C.group
     blocks = tl.cdiv(present_rows, C.rows)
-    if tl.program_id(1) >= blocks:
+    if tl.program_id(0) >= blocks:
         return
     context = tl.load(context_lengths + sequence)
     before = context - present_rows // C.group
-    begin = (blocks - 1 - tl.program_id(1)) * C.rows
+    begin = (blocks - 1 - tl.program_id(0)) * C.rows
     row = begin + tl.arange(0, C.rows)
     start, stop = 0, tl.minimum(before + (begin + C.rows - 1) // C.group + 1, context)
     if C.splits > 1:
@@ -74,7 +75,7 @@ def latent_kernel(
     peak = tl.full([C.rows], LOWEST, tl.float32)
     total = tl.full([C.rows], 0.0, tl.float32)
     table = block_tables + sequence.to(tl.int64) * table_stride
-    position = before + row // C.group
+    newest = tl.minimum(before + row // C.group, stop - 1)[:, None]
     page = _page(table, start, stop, C)
     for at in tl.range(start, stop, C.tile):
         # Read a tile ahead, so that the copies of rows need not wait for it.
@@ -85,8 +86,8 @@ def latent_kernel(
         scores = tl.dot(query_rope, tl.trans(rope), input_precision=C.precision)
         scores = tl.dot(query_latent, tl.trans(latent), scores, input_precision=C.precision)
         # Tiles that every row sees whole would not need this, but a loop of their own costs the registers of two.
-        visible = (column <= position[:, None]) & (column < stop)
-        weights, fade, peak, total = weigh(tl.where(visible, scores, float("-inf")), factor, peak, total)
+        scores = tl.where(column <= newest, scores, float("-inf"))
+        weights, fade, peak, total = weigh(scores, factor, peak, total)
         acc = add_values(acc, fade, weights, latent, C)
         page = next_page
 

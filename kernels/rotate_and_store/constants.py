@@ -1,0 +1,70 @@
+"""What the Triton form is compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.attention.cache import LayerCache
+from kernels.gpu import Device, tile_shape
+from kernels.rotate_and_store.norms import HeadNorms
+
+_MOST_WARPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Passed to the kernel as one compile-time value.
+
+    :ivar half: pairs of a head that are rotated.
+    :ivar page: tokens of a cache block.
+    :ivar query_norm: elements that have a norm in common: 0, ``head_dim`` or all of a token's.
+    :ivar key_norm: the same of keys.
+    :ivar query_rows: of a program.
+    :ivar query_stride: rows from one token's first to the next one's: its heads or, where a norm is over all of them,
+        the rows of the one program that takes the token.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    half: int
+    page: int
+    query_norm: int
+    key_norm: int
+    query_rows: int
+    key_rows: int
+    query_stride: int
+    key_stride: int
+
+
+def launch_constants(
+    heads: int, cache: LayerCache, half: int, norms: HeadNorms | None, device: Device
+) -> tuple[Constants, dict[str, int]]:
+    """And what of the tile shape the compiler takes."""
+    kv_heads, head_dim = cache.kv_heads, cache.head_dim
+    tile = tile_shape("rotate_and_store", "rows", f"d{max(16, _power_of_two(head_dim))}", device)
+    query_rows, key_rows = tile["rows"], tile["rows"] // 2
+    query_stride, key_stride, num_warps = heads, kv_heads, tile["num_warps"]
+    if norms is not None and norms.over_projection(head_dim):
+        query_rows = query_stride = _power_of_two(heads)
+        key_rows = key_stride = _power_of_two(kv_heads)
+        num_warps = min(_MOST_WARPS, num_warps * max(1, query_rows // tile["rows"]))
+    constants = Constants(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        half=half,
+        page=cache.block_size,
+        query_norm=0 if norms is None else norms.query.numel(),
+        key_norm=0 if norms is None else norms.key.numel(),
+        query_rows=query_rows,
+        key_rows=key_rows,
+        query_stride=query_stride,
+        key_stride=key_stride,
+    )
+    return constants, {"num_warps": num_warps, "num_stages": tile["num_stages"]}
+
+
+def _power_of_two(count: int) -> int:
+    """The least that is no less."""
+    return 1 << (count - 1).bit_length()
