@@ -123,7 +123,7 @@ def test_a_row_is_the_same_in_any_batch(gpu: torch.device) -> None:
         with (
             trying("sampling", "draw", "all", tile),
             trying("sampling", "survey", "all", {"tile": 128, "num_warps": 2}),
-            trying("sampling", "gather", "all", {"tile": 256, "num_warps": 1}),
+            trying("sampling", "gather", "all", {"tile": 256, "programs_per_multiprocessor": programs, "num_warps": 1}),
             trying("sampling", "cut", "all", {"few": 64, "candidates": 128, "tile": 512, "num_warps": 4}),
         ):
             alone = [Batch([each], scores[None], gpu).sample()[0] for each, scores in zip(asked, logits, strict=True)]

@@ -113,6 +113,14 @@ def test_hundreds_of_equals_at_the_cutoff_stay_together(gpu: torch.device) -> No
         assert _kept(scores, [ask(top_k=5), ask(top_p=0.5)], gpu).all()
 
 
+@pytest.mark.parametrize("top_p", [0.2, 0.5, 0.8, 0.97])
+def test_where_whole_groups_are_equal(gpu: torch.device, top_p: float) -> None:
+    """There the bound on what top-p can need is nearly its cutoff: it must not be above."""
+    scores = torch.linspace(0, -3, 12).repeat_interleave(64)[None]
+    kept = _kept(scores, [ask(top_p=top_p)], gpu)
+    assert torch.equal(kept[0], reference.kept(scores[0], ask(top_p=top_p).sampling))
+
+
 def test_impossible_tokens_do_not_count(gpu: torch.device) -> None:
     scores = torch.tensor([[-math.inf, 0.0, -math.inf, 0.1, 0.2]])
     for way in _CUTS.values():

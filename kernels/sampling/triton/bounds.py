@@ -3,7 +3,7 @@ not be looked at again.
 
 Where ``k`` groups' best scores reach a score, at least ``k`` tokens do. Top-p needs no token if it and the ones below
 it weigh at most ``1 - p``, and what they weigh is bounded by their groups' masses. ``groups`` · 8 bytes are read per
-row.
+row, and at most half as much is written.
 """
 
 from __future__ import annotations
@@ -32,16 +32,20 @@ from kernels.sampling.triton.survey import GROUP, Survey
 
 
 class Bounds(NamedTuple):
-    """All ``[n]``: a row's best score; the score that its candidates reach, +inf if it needs no search; what all its
-    tokens weigh (int64, see :func:`kernels.sampling.triton.keys.weight`); how many candidates there are (int32, 0).
+    """Of each row, ``[n]`` but for ``groups``.
 
-    Rows that do not truncate, and those of which nothing can be drawn, need no search; the others are not written
-    beyond that.
+    ``best``: its best score. ``lowest``: the score that its candidates reach, +inf if it needs no search: it does not
+    truncate, or nothing can be drawn from it. ``total``: what all its tokens weigh, int64, see
+    :func:`kernels.sampling.triton.keys.weight`. ``groups``: ``[n, groups]`` int32, of which the first ``num_groups``
+    (int32) hold candidates. ``num_candidates``: 0, int32. Of rows that need no search, only ``lowest`` and
+    ``num_groups``, which is 0, mean anything.
     """
 
     best: Tensor
     lowest: Tensor
     total: Tensor
+    groups: Tensor
+    num_groups: Tensor
     num_candidates: Tensor
 
 
@@ -52,6 +56,8 @@ def find_bounds(survey: Survey, row_of: Tensor, parameters: Tensor) -> Bounds:
         torch.empty(n, dtype=torch.float32, device=row_of.device),
         torch.empty(n, dtype=torch.float32, device=row_of.device),
         torch.empty(n, dtype=torch.int64, device=row_of.device),
+        torch.empty(n, groups, dtype=torch.int32, device=row_of.device),
+        torch.empty(n, dtype=torch.int32, device=row_of.device),
         torch.empty(n, dtype=torch.int32, device=row_of.device),
     )
     _bound[(n,)](
@@ -76,13 +82,16 @@ def _bound(
     bests: tl.tensor,
     lowests: tl.tensor,
     totals: tl.tensor,
-    candidates: tl.tensor,
+    searched: tl.tensor,
+    num_searched: tl.tensor,
+    num_candidates: tl.tensor,
     groups: tl.tensor,
     GROUP: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
     i = tl.program_id(0)
     tl.store(lowests + i, float("inf"))
+    tl.store(num_searched + i, 0)
     row = tl.load(row_of + i)
     if row < 0:
         return
@@ -109,7 +118,11 @@ def _bound(
     tl.store(bests + i, best)
     tl.store(lowests + i, lowest)
     tl.store(totals + i, tl.sum(whole(mass), axis=0))
-    tl.store(candidates + i, 0)
+    here = ((best_of >= lowest) & (best_of > float("-inf"))).to(tl.int32)
+    slot = tl.cumsum(here, axis=0) - 1
+    tl.store(searched + i.to(tl.int64) * groups + slot, group, mask=here > 0)
+    tl.store(num_searched + i, tl.sum(here, axis=0))
+    tl.store(num_candidates + i, 0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ from kernels.sampling.result import Logprobs
 from kernels.sampling.triton.best import first_best
 from kernels.sampling.triton.keys import key, score
 from kernels.sampling.triton.row import LOG2_E
-from kernels.sampling.triton.survey import GROUP, empty_survey, load_groups, store_survey
+from kernels.sampling.triton.survey import GROUP, empty_survey, load_groups, places, store_survey
 
 _MOST_BY_GROUPS = 32
 """More of the best tokens than this are found by a sort, which nobody asks for in a step that must be quick."""
@@ -102,7 +102,7 @@ def _rank(
     i = tl.program_id(0)
     scores = logits + i.to(tl.int64) * stride
     first = tl.program_id(1) * TILE
-    at = first + tl.arange(0, TILE // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    at = first + places(GROUP, TILE)
     x = load_groups(scores, first, vocab, GROUP, TILE)
     chosen_score = tl.load(scores + tl.maximum(tl.load(chosen + i), 0))
     store_survey(x, LOG2_E, i, first, maxima, masses, vocab, GROUP, TILE)

@@ -29,6 +29,7 @@ from kernels.sampling.triton.bounds import Bounds, find_bounds
 from kernels.sampling.triton.flat import cutoff_among_all
 from kernels.sampling.triton.keys import key, last_to_reach, score, share, weight
 from kernels.sampling.triton.noise import gumbel_of
+from kernels.sampling.triton.parts import cut
 from kernels.sampling.triton.row import (
     INVERSE_TEMPERATURE,
     LOG2_E,
@@ -41,7 +42,7 @@ from kernels.sampling.triton.row import (
     long,
     number,
 )
-from kernels.sampling.triton.survey import GROUP, Survey, places, survey_truncated
+from kernels.sampling.triton.survey import GROUP, survey_truncated
 
 
 class Kept(NamedTuple):
@@ -73,7 +74,7 @@ def truncate(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingSt
         torch.empty(n, tile["candidates"], dtype=torch.float32, device=logits.device),
         torch.empty(n, tile["candidates"], dtype=torch.int32, device=logits.device),
     )
-    _gather_candidates(logits, survey, bounds, candidates)
+    _gather_candidates(logits, bounds, candidates)
     kept = Kept(
         torch.empty(n, dtype=torch.float32, device=logits.device),
         torch.empty(n, dtype=torch.int32, device=logits.device),
@@ -84,7 +85,10 @@ def truncate(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingSt
         row_of,
         position,
         state.parameters,
-        *bounds,
+        bounds.best,
+        bounds.lowest,
+        bounds.total,
+        bounds.num_candidates,
         *candidates,
         *kept,
         best.scores,
@@ -99,14 +103,18 @@ def truncate(logits: Tensor, row_of: Tensor, position: Tensor, state: SamplingSt
     return kept
 
 
-def _gather_candidates(logits: Tensor, survey: Survey, bounds: Bounds, candidates: _Candidates) -> None:
+def _gather_candidates(logits: Tensor, bounds: Bounds, candidates: _Candidates) -> None:
     n, vocab = logits.shape
-    tile = tile_shape("sampling", "gather", "all", device_of(logits))
-    _gather[(n, triton.cdiv(vocab, tile["tile"]))](
+    device = device_of(logits)
+    tile = tile_shape("sampling", "gather", "all", device)
+    parts = cut(n, triton.cdiv(vocab, tile["tile"]), device, tile["programs_per_multiprocessor"])
+    _gather[(n, parts.number)](
         logits,
         logits.stride(0),
-        survey.maxima,
         bounds.lowest,
+        bounds.groups,
+        bounds.groups.stride(0),
+        bounds.num_groups,
         bounds.num_candidates,
         *candidates,
         vocab,
@@ -121,8 +129,10 @@ def _gather_candidates(logits: Tensor, survey: Survey, bounds: Bounds, candidate
 def _gather(
     logits: tl.tensor,
     stride: tl.tensor,
-    maxima: tl.tensor,
     lowests: tl.tensor,
+    groups: tl.tensor,
+    groups_stride: tl.tensor,
+    nums_groups: tl.tensor,
     counts: tl.tensor,
     candidate_scores: tl.tensor,
     candidate_tokens: tl.tensor,
@@ -133,27 +143,23 @@ def _gather(
 ) -> None:
     """Tokens whose scores reach the row's bound. If there is no room for all, they are only counted."""
     i = tl.program_id(0)
+    num_groups = tl.load(nums_groups + i)
     lowest = tl.load(lowests + i)
-    if lowest == float("inf"):
-        return
-    first = tl.program_id(1) * TILE
-    groups = tl.cdiv(vocab, GROUP)
-    group = first // GROUP + tl.arange(0, TILE // GROUP)
-    best_of = tl.load(maxima + i.to(tl.int64) * groups + group, mask=group < groups, other=float("-inf"))
-    here = (best_of >= lowest) & (best_of > float("-inf"))
-    if tl.max(here.to(tl.int32), axis=0) == 0:
-        return
-    at = first + places(GROUP, TILE)
-    x = tl.load(logits + i.to(tl.int64) * stride + at, mask=here[:, None] & (at < vocab), other=float("-inf"))
-    chosen = ((x >= lowest) & (x > float("-inf"))).to(tl.int32)
-    of_group = tl.sum(chosen, axis=1)
-    count = tl.sum(of_group, axis=0)
-    start = tl.atomic_add(counts + i, count, sem="relaxed")
-    if start + count <= ROOM:
-        slot = start + (tl.cumsum(of_group, axis=0) - of_group)[:, None] + tl.cumsum(chosen, axis=1) - 1
-        slot += i.to(tl.int64) * ROOM
-        tl.store(candidate_scores + slot, x, mask=chosen > 0)
-        tl.store(candidate_tokens + slot, at, mask=chosen > 0)
+    scores = logits + i.to(tl.int64) * stride
+    room = i.to(tl.int64) * ROOM
+    for tile in range(tl.program_id(1), tl.cdiv(num_groups, TILE // GROUP), tl.num_programs(1)):
+        listed = tile * (TILE // GROUP) + tl.arange(0, TILE // GROUP)
+        group = tl.load(groups + i.to(tl.int64) * groups_stride + listed, mask=listed < num_groups, other=0)
+        at = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+        x = tl.load(scores + at, mask=(listed < num_groups)[:, None] & (at < vocab), other=float("-inf"))
+        chosen = ((x >= lowest) & (x > float("-inf"))).to(tl.int32)
+        of_group = tl.sum(chosen, axis=1)
+        count = tl.sum(of_group, axis=0)
+        start = tl.atomic_add(counts + i, count, sem="relaxed")
+        if start + count <= ROOM:
+            slot = start + (tl.cumsum(of_group, axis=0) - of_group)[:, None] + tl.cumsum(chosen, axis=1) - 1
+            tl.store(candidate_scores + room + slot, x, mask=chosen > 0)
+            tl.store(candidate_tokens + room + slot, at, mask=chosen > 0)
 
 
 @triton.jit(do_not_specialize=["parts"], do_not_specialize_on_alignment=["row_of", "position"])  # type: ignore[untyped-decorator]
