@@ -3,17 +3,19 @@
 A decode reads its whole context for one token, so it is bound by memory: all multiprocessors must read at all times.
 One program serves all query heads of one KV head of one sequence; that is enough programs when sequences × KV heads is
 several times the places for them, and far too few for a single long one, so contexts are *split*. Places: each of 132
-multiprocessors holds two programs, which keeps about 130 KB of keys and values under way to it, while what memory of
-4.3 TB/s delivers within its latency of about 1 µs is 33 KB. With 8 KV heads that makes 264 places, 33 a head:
+multiprocessors holds two programs with 32 KB or more of keys and values under way to each (head size 128, bfloat16),
+while what memory of 4.3 TB/s delivers to one multiprocessor within a latency of about 1 µs is 33 KB. That makes 264
+places; with 8 KV heads, 33 for each:
 
-========  =========  ==============================  ======================================================
+========  =========  ==============================  ========================================================
 batch     context    programs unsplit                chosen
-========  =========  ==============================  ======================================================
-1         1k         8: 94 % of the places idle      16 splits of 64 tokens, the least: 128 programs
+========  =========  ==============================  ========================================================
+1         1k         8: 97 % of the places idle      16 splits of 64 tokens, the least: 128 programs
 1         128k       8                               32 splits of 4,096: 256 programs, one round
-34        1k         272: a second round of 8        2 splits of 576: 544 programs, two rounds of half length
+34        16k        272: a second round of 8        16 splits of 1,024: 4,352 programs, 17 short rounds
 256       1k         2,048: 8 rounds                 none: a ragged last round costs an eighth at most
-========  =========  ==============================  ======================================================
+255 + 1   1k, 128k   2,048, one of them very long    128 splits of 1,024: the long one is spread like the rest
+========  =========  ==============================  ========================================================
 
 Splits are not free: each program waits for its tables and first keys, and writes 4 bytes for each element of its
 heads' outputs, which one more kernel adds up. :func:`plan_launch` weighs these as tokens' worth of reading. The two
@@ -57,8 +59,8 @@ def plan_launch(
 ) -> LaunchPlan:
     """Choose what :class:`~kernels.attention.cache.Launch` holds.
 
-    :param queries: each sequence's query tokens. Those of at most one that come first are decodes; a later one is served
-        as a chunk of one token, which is slow.
+    :param queries: each sequence's query tokens. The first ones of at most one are decodes; after others, such a one is
+        served as a chunk of one token, which is slow.
     :param contexts: each sequence's context in tokens, 0 for rows that only fill a graph.
     :param kv_heads: KV heads that a layer's cache holds on this device.
     :param window: if every layer's window is as short; a windowed layer among others divides its own window.
@@ -68,7 +70,8 @@ def plan_launch(
     decodes = next((index for index, count in enumerate(queries) if count > 1), len(queries))
     read = contexts[:decodes] if window is None else [min(context, window) for context in contexts[:decodes]]
     split_tokens = _split_tokens(read, kv_heads, device)
-    splits = 1 << (-(-max(read, default=1) // split_tokens) - 1).bit_length()
+    needed = max(-(-max(read, default=0) // split_tokens), 1)
+    splits = 1 << (needed - 1).bit_length()
     return LaunchPlan(decodes, max(queries[decodes:], default=0), splits, split_tokens)
 
 

@@ -19,10 +19,14 @@ from kernels.attention import AttentionVariant, Launch, LayerCache, PagedBatch, 
 from kernels.attention import reference as attention_reference
 from kernels.gpu import trying
 
+
 class Heads(NamedTuple):
     query: int
     kv: int
     dim: int
+
+
+FEW_HEADS = Heads(4, 2, 16)
 
 
 class Sequence(NamedTuple):
@@ -37,11 +41,14 @@ class Splits(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch, decodes first. Without ``splits`` the launch is left to the kernels; ``tiles`` are the keys of a tile and
-    the rows of a prefill's program, small enough for short contexts to fill several; None: the table's."""
+    """A batch, decodes first. Without ``splits`` the launch is left to the kernels.
+
+    :ivar tiles: a tile's keys and a prefill program's rows, so few that short contexts fill several; None: the table's.
+    :ivar max_queries: says more than the longest chunk has, as an upper bound may.
+    """
 
     sequences: tuple[Sequence, ...]
-    heads: Heads = Heads(4, 2, 16)
+    heads: Heads = FEW_HEADS
     block_size: int = 16
     dtype: torch.dtype = torch.float32
     fp8: bool = False
@@ -98,9 +105,10 @@ class Built:
         self.starts = starts.to(torch.int32)
         self.contexts = torch.tensor([sequence.context for sequence in problem.sequences], dtype=torch.int32)
         # A view, as of a fused product of queries, keys and values.
-        fused = self._random(int(starts[-1]), heads.query + 2, heads.dim).to(problem.dtype)
+        fused = self._random(int(starts[-1]), heads.query + 2, heads.dim) * problem.query_factor
+        fused = fused.to(problem.dtype)
         fused[:, heads.query :] = torch.nan
-        self.query = fused[:, : heads.query] * problem.query_factor if problem.query_factor != 1 else fused[:, : heads.query]
+        self.query = fused[:, : heads.query]
         self.variant = AttentionVariant(
             problem.window,
             problem.softcap,

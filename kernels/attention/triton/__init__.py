@@ -2,17 +2,17 @@
 
 Decodes and chunks of prompts differ in what bounds them, so they are two kernels, each launched if the batch has any:
 
-* :mod:`~kernels.attention.triton.decode` reads each context's keys and values once, ``context × kv_heads × head_dim × 2``
-  elements a sequence, in as many splits as keep all multiprocessors reading, which
-  :mod:`~kernels.attention.triton.reduce` adds up.
-* :mod:`~kernels.attention.triton.prefill` does ``4 × heads × head_dim`` operations for each pair of a query and a key
-  that it sees, in tiles large enough for the tensor cores' own instructions.
+* :mod:`~kernels.attention.triton.decode` reads each context's keys and values once, in as many splits as keep all
+  multiprocessors reading; :mod:`~kernels.attention.triton.reduce` adds these up.
+* :mod:`~kernels.attention.triton.prefill` multiplies matrices, in tiles large enough for the tensor cores.
 
-Nothing here waits for the device when the batch brings its :class:`~kernels.attention.cache.Launch`; grids then depend on
-that and on shapes alone, so the launches can be captured in a CUDA graph.
+Nothing here waits for the device when the batch brings its :class:`~kernels.attention.cache.Launch`; grids then depend
+on that and on shapes alone, so the launches can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import triton
@@ -157,7 +157,7 @@ def _options(shape: TileShape) -> dict[str, int]:
 def _launch_of(batch: PagedBatch, kv_heads: int, device: Device) -> Launch:
     """Read the lengths back: waits for the device."""
     starts = batch.query_starts.tolist()
-    queries = [stop - start for start, stop in zip(starts, starts[1:], strict=False)]
+    queries = [stop - start for start, stop in pairwise(starts)]
     plan = plan_launch(queries, batch.context_lengths.tolist(), kv_heads, device)
     return plan.launch(torch.tensor([plan.split_tokens], dtype=torch.int32, device=batch.query_starts.device))
 

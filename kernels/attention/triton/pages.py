@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, disable-error-code="untyped-decorator"
+# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="untyped-decorator"
 """Reading keys and values through a block table.
 
 A page of one KV head is one run of ``page × head_dim`` elements. A tile of keys lies in one page where ``tile ≤ page``,
@@ -43,13 +43,14 @@ def load_tile(cache, page, start, inside, block_stride, C, MASKED: tl.constexpr)
         offset = page * block_stride + row % C.page * C.head_dim
         pointers = cache + offset[:, None] + dim[None, :]
     if MASKED and C.padded_dim != C.head_dim:
-        return tl.load(pointers, mask=inside[:, None] & (dim < C.head_dim)[None, :], other=0.0)
+        elements = tl.load(pointers, mask=inside[:, None] & (dim < C.head_dim)[None, :], other=0.0)
     elif MASKED:
-        return tl.load(pointers, mask=inside[:, None], other=0.0)
+        elements = tl.load(pointers, mask=inside[:, None], other=0.0)
     elif C.padded_dim != C.head_dim:
-        return tl.load(pointers, mask=(dim < C.head_dim)[None, :], other=0.0)
+        elements = tl.load(pointers, mask=(dim < C.head_dim)[None, :], other=0.0)
     else:
-        return tl.load(pointers)
+        elements = tl.load(pointers)
+    return elements
 
 
 @triton.jit
@@ -59,21 +60,21 @@ def operand(elements, C):
     A device without the conversion moves exponent and mantissa to float16's places, which divides by 2⁸: the biases are
     7 and 15. :func:`cache_scale` multiplies by that again.
     """
-    if not C.scaled:
-        return elements
-    elif C.native_fp8:
-        return elements.to(tl.float16)
-    else:
+    if C.scaled and C.native_fp8:
+        elements = elements.to(tl.float16)
+    elif C.scaled:
         bits = elements.to(tl.uint16)
-        return ((bits & 0x7F) << 7 | (bits & 0x80) << 8).to(tl.float16, bitcast=True)
+        elements = ((bits & 0x7F) << 7 | (bits & 0x80) << 8).to(tl.float16, bitcast=True)
+    return elements
 
 
 @triton.jit
 def cache_scale(scales, index, C):
     """What an element of the cache counts; ``index`` into ``[2, kv_heads]``."""
     if not C.scaled:
-        return 1.0
+        scale = 1.0
     elif C.native_fp8:
-        return tl.load(scales + index)
+        scale = tl.load(scales + index)
     else:
-        return tl.load(scales + index) * 256.0
+        scale = tl.load(scales + index) * 256.0
+    return scale

@@ -1,10 +1,10 @@
-# mypy: allow-untyped-defs, disable-error-code="untyped-decorator"
+# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code="untyped-decorator"
 """Attention's arithmetic on one tile of keys: scores, their variants, the running softmax (Milakov & Gimelshein 2018).
 
 Exponentials are powers of two, which is what the hardware has: log₂ e is multiplied into the scale once.
 
-``peak`` starts at a finite number: a row that sees nothing of a tile then has weights 2^(-∞ - peak) = 0 and keeps its sums,
-where -∞ - (-∞) would be NaN.
+``peak`` starts at a finite number: a row that sees nothing of a tile then has weights 2^(-∞ - peak) = 0 and keeps its
+sums, where -∞ - (-∞) would be NaN.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def load_query(pointers, present, scale, C):
 
     :param scale: of all scores, log₂ e included.
 
-    Beside a float8 cache products are of float16. Rows are divided by a power of two first so that their largest element is 1 to 2;
-    then bfloat16 loses nothing but elements 2¹⁴ times smaller than the largest.
+    Beside a float8 cache products are of float16. Rows are divided by a power of two first, so that their largest
+    element is 1 to 2; then bfloat16 loses nothing but digits of elements 2¹⁴ times smaller than that.
     """
     dim = tl.arange(0, C.padded_dim)
     query = tl.load(pointers[:, None] + dim[None, :], mask=present[:, None] & (dim < C.head_dim)[None, :], other=0.0)
