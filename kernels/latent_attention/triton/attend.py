@@ -44,10 +44,10 @@ def latent_kernel(
 ):
     """``rows`` neighbouring (token, head) pairs of a sequence, token by token, and one split of its context.
 
-    Grid ``(cdiv(most tokens × heads, rows), sequences, splits)`` for the sequences after the first ``skipped``: programs
-    that read the same rows run together, and of a sequence the last rows, which see most, begin first. With one split
-    the output is written, else ``partial [sequences, heads, splits, latent_dim]`` and ``peaks [sequences, heads,
-    splits]`` as :mod:`kernels.attention.triton.reduce` takes them.
+    Grid ``(cdiv(most tokens × heads, rows), sequences, splits)`` for the sequences after the first ``skipped``:
+    programs that read the same rows run together, and of a sequence the last rows, which see most, begin first. With
+    one split the output is written, else ``partial [sequences, heads, splits, latent_dim]`` and ``peaks [sequences,
+    heads, splits]`` as :mod:`kernels.attention.triton.reduce` takes them.
     """
     sequence, split = tl.program_id(1) + skipped, tl.program_id(2)
     first_token = tl.load(query_starts + sequence)
@@ -92,14 +92,19 @@ def latent_kernel(
         page = next_page
 
     result = acc * (cache_scale(scales, 0, C) * inverse(total))[:, None]
-    latent = tl.arange(0, C.head_dim)[None, :]
     if C.splits > 1:
         # Decodes: a row is a head.
         cell = (sequence.to(tl.int64) * C.group + row) * C.splits + split
-        tl.store(partial + cell[:, None] * C.head_dim + latent, result, mask=present[:, None])
         tl.store(peaks + cell, peak + tl.log2(total), mask=present)
+        _store(partial, cell, result, present, C)
     else:
-        tl.store(output + cell[:, None] * C.head_dim + latent, result, mask=present[:, None])
+        _store(output, cell, result, present, C)
+
+
+@triton.jit
+def _store(target, cell, result, present, C):
+    pointers = target + cell[:, None] * C.head_dim + tl.arange(0, C.head_dim)[None, :]
+    tl.store(pointers, result, mask=present[:, None])
 
 
 @triton.jit
