@@ -38,10 +38,12 @@ class Graph(Protocol):
 class DecodeGraphs:
     """Graphs for batches of one token each, by size: 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, …
 
-    A batch runs in the next larger size; the rows that fill it up have the slot -1 and an empty context. The first step
-    of a key runs as it is, so that whatever a kernel does only once is done. A graph is captured when its key recurs,
-    for which everything stops until the device is idle and all launches were made once more; so no earlier than an
-    answer was begun. Without graphs the host's launches, eight a layer, take longer than a small batch's kernels.
+    A batch runs in the next larger size; the rows that fill it up have the slot -1 and an empty context. Without graphs
+    the host's launches, eight a layer, take longer than a small batch's kernels.
+
+    For a capture everything stops until the device is idle and all launches were made once more. So none is made before
+    an answer was begun, nor before a key recurs since then: its first step runs as it is, and does what a kernel does
+    only once, such as loading its code, which a capture must not hold.
 
     All graphs share one pool of memory: one runs at a time.
 
@@ -71,9 +73,10 @@ class DecodeGraphs:
         :param may_capture: whether there is time to capture a graph.
         """
         graph = self._graphs.get(key)
-        if graph is None and may_capture and self._usable and key in self._seen:
-            graph = self._captured(key)
-        self._seen.add(key)
+        if graph is None and may_capture and self._usable:
+            if key in self._seen:
+                graph = self._captured(key)
+            self._seen.add(key)
         if graph is None:
             return self._forward(key)
         graph.replay()

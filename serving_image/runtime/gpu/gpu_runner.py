@@ -90,13 +90,17 @@ class GPURunner:
         steps = MadeUpSteps(self._graphs.sizes, self._max_model_len, self._max_tokens, self._caches[0].block_size)
         with compiling_ahead():
             self._run_made_up(steps.many())
+        # What the device was told there it has not taken in.
+        self.forget(steps.requests)
         self._run_made_up(steps.few())
         self.forget(steps.requests)
-        self._first = None
 
+    @torch.inference_mode()
     def _run_made_up(self, steps: Iterable[Sequence[ScheduledRequest]]) -> None:
         for items in steps:
-            if RAISED in self.launch(items).result().failed.values():
+            result = StepResult()
+            self._launch(items, result)
+            if result.failed:
                 raise RuntimeError("a made-up step failed")
 
     def _launch(self, items: Sequence[ScheduledRequest], result: StepResult) -> list[LaunchedItems]:

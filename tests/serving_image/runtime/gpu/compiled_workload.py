@@ -63,6 +63,7 @@ def main(model: Path) -> dict[str, object]:
         assert isinstance(runner, GPURunner)
         runner.compile_kernels()
         ahead = compiled.copy()
+        assert runner._graphs.num_captured == 0
         choose = random.Random(7)  # noqa: S311 (not for security)
         requests = [made(choose, str(index)) for index in range(MAX_NUM_SEQS)]
         before = len(launched)
