@@ -12,17 +12,18 @@ from benchmarks.gpu.workloads.attention import Heads, attention
 from kernels.attention import PLAIN, AttentionVariant
 
 _HEAD_DIMS = (64, 80, 96, 112, 128, 192, 256)
+_COMMON = (64, 128, 256)
 _CPU = torch.device("cpu")
 _CONTEXT = 512
 
 
 def cases() -> Iterator[Case]:
-    """The whole product of dtype and size; the rest for Hopper."""
+    """The whole product of dtype and size, float16 in uncommon sizes for Hopper alone, as is the rest."""
     for head_dim in _HEAD_DIMS:
         for kind in ("bf16", "fp16", "fp8"):
             heads = _heads(kind, head_dim)
-            yield _decode(f"{kind} d{head_dim}", heads, splits=8)
-            yield _prefill(f"{kind} d{head_dim}", heads)
+            for case in (_decode(f"{kind} d{head_dim}", heads, splits=8), _prefill(f"{kind} d{head_dim}", heads)):
+                yield case if kind != "fp16" or head_dim in _COMMON else case._replace(capabilities=HOPPER)
     yield from (case._replace(capabilities=HOPPER) for case in _others())
 
 
