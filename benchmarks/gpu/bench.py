@@ -39,8 +39,8 @@ class Bench:
         leaves no figure."""
         try:
             timing = self.timer.measure(call)
-        except (RuntimeError, ValueError, KeyError) as error:
-            self.say(f"{row}, {case}: {type(error).__name__}: {error}")
+        except Exception as error:
+            self.say(f"{row}, {case}: {type(error).__name__}: {str(error)[:300]}")
             return
         others = {name: seconds for name, peer in (peers or {}).items() if (seconds := self._peer(name, peer))}
         notes = [note] if note else []

@@ -4,7 +4,8 @@
 #     benchmarks/gpu/run.sh [correctness] [kernels] [model] [tune] [all]
 #
 # Each part takes less than 8 minutes; by default all run, in this order, and one that fails does not stop the others.
-# No network and no weights are needed. Writes <date>-<device>.json and .md to $OUT, or to benchmarks/results/gpu.
+# No network and no weights are needed. Writes <date>-<device>.json and .md to $OUT, or to benchmarks/results/gpu; the
+# tuner writes <date>-<device>.tiles.json there, which python -m benchmarks.gpu.tune --adopt puts into the tables.
 #
 # $PYTHON (else the project's environment, if its torch sees the GPU, else python3) must have torch with CUDA, triton
 # and numpy; correctness also pytest and hypothesis; model also transformers, safetensors, tokenizers and msgspec.

@@ -73,9 +73,9 @@ def tune(path: Path) -> None:
 TASKS = {
     "correctness": Task(correctness, 460),
     "kernels": Task(kernels, 460),
-    "engine": Task(engine, 180),
-    "start": Task(start, 100),
-    "peers": Task(peers, 180),
+    "engine": Task(engine, 150),
+    "start": Task(start, 140),
+    "peers": Task(peers, 175),
     "tune": Task(tune, 460),
 }
 PARTS = {

@@ -16,7 +16,7 @@ from benchmarks.gpu.model.shape import LlamaShape
 _PAGE = 256
 _ONE_BY_ONE = (32, 96)
 """Tokens of the two answers whose times give that of a token and that of the prompt."""
-_LIMIT = 200.0
+_LIMIT = 120.0
 
 Peers = dict[str, float]
 
@@ -66,7 +66,7 @@ def _generate(model: Any, prompt: int, output: int) -> float:
 
 
 def continuous(model: Any, jobs: Jobs) -> float:
-    """All requests at once; if they do not end in 200 s, these 200 s, which are less than it takes."""
+    """All requests at once; if they do not end in 120 s, these, which is less than it takes."""
     blocks = jobs.requests * -(-jobs.length // _PAGE) + 1
     config = ContinuousBatchingConfig(page_size=_PAGE, num_blocks=blocks, max_batch_tokens=8192)
     settings = _settings(jobs.output)

@@ -62,7 +62,7 @@ class Trial:
                         self.say(f"{self.entry} {dict(shape)}: another result on {work.name}")
                         return math.inf
                     total += math.log(self.timer.measure(fresh(work)).median)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             self.say(f"{self.entry} {dict(shape)}: {type(error).__name__}: {str(error)[:200]}")
             return math.inf
         return total
