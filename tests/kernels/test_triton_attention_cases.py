@@ -163,6 +163,14 @@ def test_a_cache_of_another_dtype_is_refused(gpu: torch.device) -> None:
         paged_attention(query, LayerCache(cache, cache), PagedBatch(*integers, torch.empty(0)), 1.0)
 
 
+def test_a_cache_in_another_order_is_refused(gpu: torch.device) -> None:
+    cache = torch.zeros(1, 16, 2, 16, device=gpu).transpose(1, 2)
+    query = torch.zeros(1, 2, 16, device=gpu)
+    integers = (torch.tensor(numbers, dtype=torch.int32, device=gpu) for numbers in ([0, 1], [3], [[0]]))
+    with pytest.raises(ValueError, match="contiguous"):
+        paged_attention(query, LayerCache(cache, cache), PagedBatch(*integers, torch.empty(0)), 1.0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_one_graph_serves_batches_of_any_lengths() -> None:

@@ -45,7 +45,7 @@ def paged_attention(
     call = _Call(output, query, cache, batch, launch, scale, variant)
     if launch.decodes:
         call.decode()
-    if launch.max_queries:
+    if launch.max_queries and batch.context_lengths.shape[0] > launch.decodes:
         call.prefill()
     return output
 
@@ -84,7 +84,7 @@ class _Call:
             constants, **_options(shape),
         )  # fmt: skip
         if splits > 1:
-            shape = tile_shape("attention", "reduce", "d128", self._device)
+            shape = tile_shape("attention", "reduce", self._dim, self._device)
             reduce_kernel[(sequences, heads)](
                 self._output, partial, peaks, self._variant.sinks, self._batch.query_starts,
                 self._batch.context_lengths, self._launch.split_tokens, constants, **shape,
@@ -121,13 +121,17 @@ class _Call:
         return self._query.stride(0), self._cache.key.stride(0), self._batch.block_tables.stride(0)
 
     @property
+    def _dim(self) -> str:
+        return f"d{next(known for known in HEAD_DIMS if known >= self._cache.head_dim)}"
+
+    @property
     def _scaled(self) -> bool:
         return self._cache.scales is not None
 
     def _tile_shape(self, kernel: str, width: str = "") -> TileShape:
-        dim = next(known for known in HEAD_DIMS if known >= self._cache.head_dim)
+        """Cases are ``d128``, ``d128.fp8`` and ``d128.f32``, for decodes of many heads with ``.wide`` behind."""
         kind = ".fp8" if self._scaled else ".f32" if self._query.dtype == torch.float32 else ""
-        return tile_shape("attention", kernel, f"d{dim}{kind}{width}", self._device)
+        return tile_shape("attention", kernel, f"{self._dim}{kind}{width}", self._device)
 
     def _constants(self, rows: int, tile: int, splits: int) -> Constants:
         return Constants(
@@ -177,5 +181,8 @@ def _check(query: Tensor, cache: LayerCache, scale: float) -> None:
         )
     if cache.block_size < 16 or cache.block_size & (cache.block_size - 1):
         raise ValueError(f"attention on a GPU takes blocks of a power of two, at least 16, not {cache.block_size}")
+    page = (cache.block_size * dim, dim, 1)
+    if query.stride()[1:] != page[1:] or cache.key.stride()[1:] != page or cache.value.stride() != cache.key.stride():
+        raise ValueError("each token's query heads, and each block's keys and values of a head, must be contiguous")
     if not scale > 0:
         raise ValueError(f"the scale must be positive, not {scale}")
