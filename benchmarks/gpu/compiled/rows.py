@@ -92,8 +92,11 @@ def compiled(case: Case, capability: int) -> list[Row]:
 
 
 def _tile(demand: Demand, shapes: Mapping[Entry, TileShape]) -> int:
-    (shape,) = (shape for (_, kernel, _), shape in shapes.items() if kernel == demand.kernel)
-    return prod(shape[side] for side in demand.sides)
+    return max(
+        prod(shape[side] for side in demand.sides)
+        for (_, kernel, _), shape in shapes.items()
+        if kernel == demand.kernel
+    )
 
 
 def compile_all(works: Sequence[Work], workers: int) -> Compiled:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.kernels import attention, latent, linear, moe, sampling, streams
 
-
 _GROUPS: tuple[Callable[[Bench], None], ...] = (
     attention.decode,
     attention.prefill,

@@ -11,7 +11,9 @@ from torch import Tensor
 from benchmarks.gpu.workloads.attention import paged_batch
 from benchmarks.gpu.workloads.tensors import random
 from kernels.attention import PagedBatch
+from kernels.gpu import device_of
 from kernels.latent_attention import LatentCache, latent_attention
+from kernels.latent_attention.triton import head_groups
 
 LATENT, ROPE = 512, 64
 
@@ -45,6 +47,6 @@ def latent(
 ) -> LatentCall:
     """A batch over a cache that holds all its contexts; see :func:`benchmarks.gpu.workloads.attention.attention`."""
     query = random((sum(queries), heads, LATENT + ROPE), dtype, cache.rows.device)
-    # One KV head for every 16 or so query heads: so many programs share a row.
-    batch = paged_batch(query, queries, contexts, page=cache.block_size, kv_heads=max(1, heads // 16), splits=splits)
+    groups = head_groups(heads, cache, device_of(query))
+    batch = paged_batch(query, queries, contexts, page=cache.block_size, kv_heads=groups, splits=splits)
     return LatentCall(query, cache, batch)

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case
+from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case, Demand
 from benchmarks.gpu.workloads.latent import LATENT, ROPE, latent, latent_pool
 from kernels.latent_attention import LatentCache, store_latent
 
@@ -33,7 +33,8 @@ def _attend(name: str, kind: str, heads: int, queries: list[int], splits: int | 
         contexts = [_CONTEXT] * len(queries)
         return latent(heads, queries, contexts, _pool(kind, sum(contexts)), dtype, splits=splits)()
 
-    return Case("latent_attention", name, call)
+    demand = Demand("attend", streamed=LATENT * DTYPES[kind].itemsize)
+    return Case("latent_attention", name, call, {"latent_kernel": demand})
 
 
 def _pool(kind: str, tokens: int) -> LatentCache:
