@@ -49,7 +49,7 @@ class Code:
     :ivar cold_spills: the others.
     :ivar loads: how many hot instructions load from global memory, into registers or on to shared memory, by the bytes
         that a thread loads; ``bulk``: Hopper's copies of whole tiles.
-    :ivar matrix: the kind of its matrix instructions: ``mma``, ``wgmma`` (Hopper), ``tcgen05`` (Blackwell), or none.
+    :ivar matrix: how many matrix instructions it has, by kind: ``mma``, ``wgmma`` (Hopper), ``tcgen05`` (Blackwell).
     """
 
     registers: int
@@ -57,7 +57,7 @@ class Code:
     hot_spills: int
     cold_spills: int
     loads: dict[str, int]
-    matrix: str
+    matrix: dict[str, int]
 
 
 @cache
@@ -83,7 +83,7 @@ def inspect(cubin: bytes) -> Code:
         hot_spills=hot_spills,
         cold_spills=spills - hot_spills,
         loads=dict(Counter(_width(each) for each in hot if each.name in _LOADS)),
-        matrix=_matrix(instructions),
+        matrix=dict(Counter(_MATRIX[each.name] for each in instructions if each.name in _MATRIX)),
     )
 
 
@@ -151,11 +151,6 @@ def _width(load: Instruction) -> str:
         return "bulk"
     bits = _BITS.search(load.opcode)
     return str(int(bits[1]) // 8) if bits else "4"
-
-
-def _matrix(instructions: list[Instruction]) -> str:
-    kinds = {_MATRIX[each.name] for each in instructions if each.name in _MATRIX}
-    return "+".join(sorted(kinds))
 
 
 def _run(*argv: str) -> str:

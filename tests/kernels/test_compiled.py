@@ -82,7 +82,9 @@ def test_what_does_not_fit_is_noticed(tmp_path: Path) -> None:
         assert rows["oversized"].code.stack > 0
         # 64 rows of 64 bfloat16 and 64 rows of 128, 16 bytes for each of 128 threads: 4 + 8 loads.
         assert rows["fits"].code.loads == {"16": 12}
-        assert rows["fits"].code.matrix == {80: "mma", 90: "wgmma"}[capability]
+        # wgmma: 64 rows, 128 columns and 16 of the 64 inner values at once; mma: a warp's 16, 8 and 16 of the same.
+        expected = {80: {"mma": 64 * 128 * 64 // 4 // (16 * 8 * 16)}, 90: {"wgmma": 64 // 16}}
+        assert rows["fits"].code.matrix == expected[capability]
 
 
 def test_a_loop_is_what_control_comes_back_to() -> None:

@@ -25,6 +25,6 @@ def complaints(row: Row) -> Iterator[str]:
     if row.streamed and wide < _NARROW * sum(int(width) * count for width, count in odd.items()):
         yield f"loads in loops by their bytes: {code.loads}"
     if row.needs_matrix and MATRIX[row.key.capability] not in code.matrix:
-        yield f"matrix instructions: {code.matrix or 'none'}"
+        yield f"matrix instructions: {', '.join(code.matrix) or 'none'}"
     if row.shared > SHARED_MEMORY[row.key.capability]:
         yield f"{row.shared} bytes of shared memory"

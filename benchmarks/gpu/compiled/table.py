@@ -21,7 +21,7 @@ kernel that a call of the operation's public function launches, compiled for com
 - *spills*: instructions that read or write local memory, hot + others; hot are those in loops, or all where no loop
   loads from global memory. *stack*: bytes of local memory per thread.
 - *loads*: hot instructions that load from global memory, into registers or on to shared memory, × bytes per thread.
-- *matrix*: its matrix instructions: `mma` (8.0), `wgmma` (9.0), `tcgen05` (10.0).
+- *matrix*: how many matrix instructions: `mma`, `wgmma` (9.0 alone), `tcgen05` (10.0 alone).
 
 | operation | case | kernel | for | warps | stages | registers | shared | stack | spills | loads | matrix |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|
@@ -51,7 +51,7 @@ def line(row: Row) -> str:
         code.stack,
         f"{code.hot_spills} + {code.cold_spills}",
         ", ".join(f"{count} × {width}" for width, count in sorted(code.loads.items(), key=_width)),
-        code.matrix,
+        ", ".join(f"{count} {kind}" for kind, count in sorted(code.matrix.items())),
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
