@@ -59,7 +59,7 @@ def kept(logits: Tensor, request: RowSampling) -> Tensor:
     if request.top_p < 1:
         probabilities = scores.masked_fill(~left, -math.inf).softmax(dim=0)
         # A token stays if the ones that are more probable do not yet make up top_p.
-        before = torch.stack([probabilities[probabilities > each].sum() for each in probabilities])
+        before = torch.where(probabilities[None, :] > probabilities[:, None], probabilities, 0.0).sum(dim=1)
         left &= (before < request.top_p) | (scores == scores.max())
     return left
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ _PARAMS = st.fixed_dictionaries(
         "seed": st.integers(-(2**63), 2**64),
     }
 )
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """What nobody wrote is NaN, or the greatest integer."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def _near(logits: torch.Tensor, asked: Asked, token: int) -> bool:

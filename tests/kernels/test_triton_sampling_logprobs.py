@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +12,14 @@ from hypothesis import strategies as st
 
 from kernels.gpu import trying
 from kernels.sampling import Logprobs, logprobs, reference
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """What nobody wrote is NaN, or the greatest integer."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def _report(logits: torch.Tensor, chosen: torch.Tensor, num_top: int, device: torch.device) -> Logprobs:
