@@ -34,19 +34,24 @@ class MadeUpSteps:
         self._longest_prompt = min(max_tokens, max_model_len)
         self._block_size = block_size
         self._batches = batches
-        self.requests = [_request(index) for index in range(batches[-1])]
+        self.requests = [_request(index) for index in range(max(batches[-1], len(_SAMPLING)))]
 
     def few(self) -> Iterator[list[ScheduledRequest]]:
         """A prompt and a decode."""
-        yield [self._item(request, 0, 2) for request in self.requests[:2]]
-        yield [self._item(request, 2, 1) for request in self.requests[:2]]
+        num_tokens = min(2, self._longest_prompt)
+        together = min(2, self._batches[-1], self._longest_prompt // num_tokens)
+        yield [self._item(request, 0, num_tokens) for request in self.requests[:together]]
+        yield [self._item(request, num_tokens, 1) for request in self.requests[:together]]
 
     def many(self) -> Iterator[list[ScheduledRequest]]:
-        """Prompts and batches of several sizes, and contexts of each length that is divided otherwise."""
+        """Prompts and batches of several sizes, each kind of sampling, and contexts of each length that is divided
+        otherwise."""
         for num_tokens in (2, 16, self._longest_prompt - 1, self._longest_prompt):
-            yield [self._item(self.requests[0], 0, max(1, num_tokens))]
+            yield [self._item(self.requests[0], 0, max(1, min(num_tokens, self._longest_prompt)))]
         for count in self._batches:
             yield [self._item(request, 2, 1) for request in self.requests[:count]]
+        for request in self.requests[: len(_SAMPLING)]:
+            yield [self._item(request, 2, 1)]
         context = _SHORTEST_CONTEXT
         while context < self._max_model_len:
             yield [self._item(self.requests[-1], context - 1, 1)]

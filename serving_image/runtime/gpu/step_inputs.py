@@ -59,7 +59,10 @@ class StepInputs:
     def write(
         self, items: Sequence[ScheduledRequest], rows: Sequence[RequestRow], padding: int, split_tokens: int
     ) -> None:
-        """Launch what writes the inputs of these items, and tells the rows' tables of their new blocks."""
+        """Launch what writes the inputs of these items, and tells the rows' tables of their new blocks.
+
+        :raises ValueError: there is not as much memory.
+        """
         words: list[Item] = []
         new_blocks: list[int] = []
         query_start = extent = 0
@@ -69,6 +72,8 @@ class StepInputs:
             new_blocks += blocks[first_new:]
             query_start += num_tokens
             extent = max(extent, num_tokens, len(blocks))
+        if query_start + padding > len(self._inputs.token_ids):
+            raise ValueError(f"a step of {query_start + padding} tokens in memory for {len(self._inputs.token_ids)}")
         header, body, tail = (
             np.array(part, dtype=np.int32).reshape(-1) for part in ([split_tokens], words, new_blocks)
         )

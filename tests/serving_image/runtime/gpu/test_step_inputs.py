@@ -106,6 +106,15 @@ def test_a_step_larger_than_any_before_gets_room(gpu: torch.device) -> None:
         assert batch.paging.slots.tolist() == list(blocks[:length])
 
 
+def test_a_step_of_more_tokens_than_there_is_memory_for_is_refused(gpu: torch.device) -> None:
+    rows = RequestRows(1, 16, 1, 256, gpu)
+    inputs = StepInputs(rows.tables, max_items=1, max_tokens=8, block_size=16)
+    request = make_request("r", [3] * 16, 1)
+    request.blocks.blocks.append(0)
+    with pytest.raises(ValueError, match="9 tokens in memory for 8"):
+        inputs.write([ScheduledRequest(request, 0, 9, (0,), True)], rows.admit([request]), 0, 64)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_can_be_written_while_the_one_before_is_on_its_way() -> None:
