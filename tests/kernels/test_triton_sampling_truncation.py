@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kernels.gpu import trying
 from kernels.sampling import SamplingRows, reference
-from kernels.sampling.triton.best import empty_best
+from kernels.sampling.triton.best import choose, empty_best
+from kernels.sampling.triton.draw import draw
 from kernels.sampling.triton.truncation import truncate
 from tests.kernels.sampling_batch import Asked, Batch, ask
 
@@ -158,3 +159,18 @@ def test_rows_without_truncation_draw_from_all_beside_rows_that_have_it(gpu: tor
     chosen = Batch(asked, logits, gpu).sample()
     assert set(chosen[1::2]) == {17}
     assert len(set(chosen[0::2])) > 4
+
+
+def test_what_parts_of_a_drawn_row_held_before_does_not_count(gpu: torch.device) -> None:
+    """Truncation draws its token; the programs that share the row have to say that they found none."""
+    logits = torch.zeros(1, 5000, device=gpu)
+    rows = SamplingRows(torch.zeros(1, 8, dtype=torch.int32, device=gpu), 5000)
+    rows.admit({0: ask(top_k=3).sampling})
+    logits[0, 4321] = 50.0
+    row_of = torch.zeros(1, dtype=torch.int32, device=gpu)
+    best = empty_best(logits)
+    best.scores.fill_(math.inf)
+    assert best.scores.shape[1] > 1
+    kept = truncate(logits, row_of, row_of + 1, rows.state, best)
+    draw(logits, row_of, row_of + 1, rows.state, kept, best)
+    assert choose(best, row_of, row_of + 1, rows.state).tolist() == [4321]
