@@ -13,6 +13,9 @@ Everything is on the device and in fixed rows (:class:`SamplingRows`): nothing w
 shapes alone, so that a CUDA graph can capture them, and a row's result is bitwise the same whatever other rows there
 are.
 
+A step's floor is reading its scores once: 131 MB for 256 rows of 128,256, which a memory of 4.3 TB/s gives in 31 µs.
+How near the kernels come on a GPU has not been measured.
+
 There are Triton forms only; :mod:`kernels.sampling.reference` says in plain torch what they compute.
 """
 
