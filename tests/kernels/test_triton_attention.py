@@ -161,7 +161,7 @@ def _tiles(problem: Problem) -> Iterator[None]:
             tile, rows = problem.tiles
             case = "d64.fp8" if problem.fp8 else "d64.f32" if problem.dtype == torch.float32 else "d64"
             common = {"tile": tile, "num_warps": 4, "num_stages": 2}
-            stack.enter_context(trying("attention", "decode", case, common))
+            stack.enter_context(trying("attention", "decode", case, {**common, "rows": 16}))
             stack.enter_context(trying("attention", "decode", case + ".wide", {**common, "rows": 64}))
             stack.enter_context(trying("attention", "prefill", case, {**common, "rows": rows}))
         yield

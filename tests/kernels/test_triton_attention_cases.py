@@ -71,8 +71,8 @@ def test_page_sizes_with_the_tables_tiles(gpu: torch.device, block_size: int) ->
 @pytest.mark.parametrize("window", [1, 2, 7, 16, 17, 40, 1000])
 def test_windows(gpu: torch.device, window: int) -> None:
     sequences = (*_decodes(100, 16, 3), Sequence(50, 90), Sequence(20, 20))
-    for splits in (Splits(1, 112), Splits(4, 32)):
-        check(Problem(sequences, Heads(4, 2, 16), window=window, splits=splits, tiles=(16, 32)), gpu)
+    for splits, tiles in ((Splits(1, 112), (16, 32)), (Splits(4, 32), (16, 32)), (Splits(2, 64), (64, 32))):
+        check(Problem(sequences, Heads(2, 1, 16), window=window, splits=splits, tiles=tiles), gpu)
 
 
 def test_a_window_is_shared_by_all_splits(gpu: torch.device) -> None:

@@ -72,7 +72,7 @@ class _Call:
         """Launch the decode kernel, and the reduction if there is more than one split."""
         wide = self._group > 16
         shape = self._tile_shape("decode", ".wide" if wide else "")
-        rows = min(triton.next_power_of_2(self._group), shape["rows"]) if wide else 16
+        rows = min(triton.next_power_of_2(self._group), shape["rows"]) if wide else shape.get("rows", 16)
         splits, sequences = self._launch.splits, self._launch.decodes
         constants = self._constants(rows, shape["tile"], splits)
         heads, dim = self._query.shape[1:]

@@ -4,7 +4,9 @@
 Of a context of ``n`` tokens that is ``2 × n × kv_heads × head_dim`` elements, beside which queries and outputs
 (``2 × heads × head_dim``) and the parts of splits (``8 × heads × head_dim`` bytes each, written and read) are small.
 ``4 × n × heads × head_dim`` operations, 4 for each byte at groups of 4 in bfloat16, are 50 times fewer than a Hopper
-GPU can do meanwhile, so the rows of a program are filled up to the 16 that a tensor core's instruction has.
+GPU can do meanwhile, so the rows of a program are filled up to the 16 that a tensor core's instruction has. Beside a
+float8 cache they are filled up to 64 on Hopper: values reach that instruction through shared memory, converted, where
+the one of 16 rows would have each thread gather them byte by byte.
 """
 
 from __future__ import annotations
