@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.gpu.compiled import table
 from benchmarks.gpu.compiled.demands import complaints
-from benchmarks.gpu.compiled.rows import CAPABILITIES, Compiled, all_work, compile_all
+from benchmarks.gpu.compiled.rows import CAPABILITIES, Compiled, all_work, compile_all, sample
 
 
 def main() -> int:
@@ -18,11 +18,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operations", nargs="*", help="print the rows of these; the table is not written")
     parser.add_argument("--capability", type=int, action="append", choices=CAPABILITIES, help="the same, for these")
+    parser.add_argument("--sample", action="store_true", help="compile what the tests compile; with --json")
     parser.add_argument("--json", type=Path, help="write the rows there; the table is not written")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    works = all_work(arguments.operations, arguments.capability or CAPABILITIES)
+    works = sample() if arguments.sample else all_work(arguments.operations, arguments.capability or CAPABILITIES)
     found = compile_all(works, arguments.workers)
     if arguments.json:
         found.write(arguments.json)
