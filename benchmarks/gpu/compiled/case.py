@@ -20,12 +20,15 @@ class Demand(NamedTuple):
         element of the tile, whose ``sides`` are entries of the shape that ``kernels/<op>/tiles.json`` has for
         ``kernel``; 0: nothing is demanded.
     :ivar matrix: whether it must multiply with the matrix instructions of the device's own kind.
+    :ivar least: the capability from which the loads are demanded: the engine has no float8 caches on devices that have
+        no float8, and the kernels, which serve them all the same, take such values apart first.
     """
 
     kernel: str = ""
     sides: tuple[str, ...] = ("tile",)
     streamed: int = 0
     matrix: bool = False
+    least: int = 80
 
 
 class Case(NamedTuple):

@@ -88,7 +88,7 @@ def compiled(case: Case, capability: int) -> list[Row]:
         name = launch.name if launch.name not in rows else f"{launch.name} ({len(rows) + 1})"
         key = Key(case.operation, case.name, name, capability)
         demand = case.demands.get(launch.name, Demand())
-        streamed = demand.streamed and demand.streamed * _tile(demand, shapes)
+        streamed = demand.streamed * _tile(demand, shapes) if demand.streamed and capability >= demand.least else 0
         code = inspect(launch.cubin)
         rows[name] = Row(key, launch.num_warps, launch.num_stages, launch.shared, code, streamed, demand.matrix)
     return list(rows.values())

@@ -68,12 +68,7 @@ def _decode(name: str, heads: Heads, splits: int, variant: AttentionVariant = PL
         pool = heads.pool(2 * _CONTEXT, _CPU)
         return attention(heads, [1, 1], [_CONTEXT, _CONTEXT], pool, splits=splits, variant=variant)()
 
-    return Case(
-        "attention",
-        f"decode {name}",
-        call,
-        {"decode_kernel": Demand("decode", streamed=heads.row_bytes)},
-    )
+    return Case("attention", f"decode {name}", call, {"decode_kernel": _demand("decode", heads)})
 
 
 def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case:
@@ -82,5 +77,9 @@ def _prefill(name: str, heads: Heads, variant: AttentionVariant = PLAIN) -> Case
         return attention(heads, [_CONTEXT // 2], [_CONTEXT], pool, variant=variant)()
 
     # Products of float32 in full precision are not for the matrix units.
-    demand = Demand("prefill", streamed=heads.row_bytes, matrix=heads.dtype != torch.float32)
+    demand = _demand("prefill", heads)._replace(matrix=heads.dtype != torch.float32)
     return Case("attention", f"prefill {name}", call, {"prefill_kernel": demand})
+
+
+def _demand(kernel: str, heads: Heads) -> Demand:
+    return Demand(kernel, streamed=heads.row_bytes, least=80 if heads.cache_dtype is None else 89)
