@@ -11,7 +11,8 @@ _LARGE = 256 * 10**6
 """Bytes from which a decode is held against the copy's bandwidth: smaller ones end before all multiprocessors read."""
 GATHERED = "SDPA over gathered pages"
 FLASHINFER = "FlashInfer"
-ONE_BY_ONE, CONTINUOUS = "Transformers, one by one", "Transformers, continuous batching"
+ONE_BY_ONE = "Transformers, one by one (extrapolated from two answers)"
+CONTINUOUS = "Transformers, continuous batching (120 s: stopped, so at least that)"
 
 Value = Callable[[Figure, Ceilings], float | None]
 

@@ -25,13 +25,17 @@ from tests.support.slipway import slipway_up as running_slipway
 RATE = 200_000
 #: Bytes that may be on their way, sent but not yet written, when a process is killed (seen: 30,000).
 IN_FLIGHT = 300_000
+#: Answers at once of a stream that must not end before a process is killed: more than sockets hold, 13 MB in all. 900
+#: tokens of a single answer are done in less time than a busy machine takes to kill something.
+ENDLESS = 64
 
 
 @dataclass
 class Stream:
-    """A long answer of the starter, read by the official client in a thread."""
+    """Long answers of the starter, read by the official client in a thread."""
 
     slipway: RunningSlipway
+    answers: int = 8
     words: list[str] = field(default_factory=list)
     error: Exception | None = None
     finished: bool = False
@@ -50,7 +54,12 @@ class Stream:
         client = OpenAI(base_url=starter["api_url"], api_key=self.slipway.api_key, max_retries=0, timeout=60)
         try:
             for chunk in client.completions.create(
-                model=starter["model"], prompt="Hello", max_tokens=900, stream=True, extra_body={"ignore_eos": True}
+                model=starter["model"],
+                prompt="Hello",
+                max_tokens=900,
+                n=self.answers,
+                stream=True,
+                extra_body={"ignore_eos": True},
             ):
                 self.words.append(chunk.choices[0].text if chunk.choices else "")
             self.finished = True
@@ -142,8 +151,8 @@ def test_a_killed_web_breaks_its_streams_and_serves_the_next(slipway: RunningSli
 def test_a_killed_engine_is_told_to_the_client_and_comes_back(
     slipway: RunningSlipway, starter: dict[str, object]
 ) -> None:
-    stream = Stream(slipway)
     engine = _engine_of(slipway, starter)
+    stream = Stream(slipway, ENDLESS)
     for process in engine:
         process.kill()
     eventually(lambda: stream.over, "the client is told", 30)
@@ -157,8 +166,8 @@ def test_a_killed_engine_is_told_to_the_client_and_comes_back(
 def test_a_killed_local_host_takes_its_engines_along_and_they_come_back(
     slipway: RunningSlipway, starter: dict[str, object]
 ) -> None:
-    stream = Stream(slipway)
     engine = _engine_of(slipway, starter)
+    stream = Stream(slipway, ENDLESS)
     kill(slipway, "local-host")
     eventually(lambda: not alive(engine), "the engines end with their host", 10)
     eventually(lambda: stream.over, "the client is told", 30)

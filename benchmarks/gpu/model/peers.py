@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 
 from benchmarks.gpu.model.driver import Jobs
 from benchmarks.gpu.model.shape import LlamaShape
+from benchmarks.gpu.targets import CONTINUOUS, ONE_BY_ONE
 
 _PAGE = 256
 _ONE_BY_ONE = (32, 96)
@@ -27,7 +28,7 @@ def measure(
     """Seconds for all requests, each way; a way that fails is said and left out."""
     jobs = jobs or Jobs(256, 1000, 1000)
     model = _model(shape or LlamaShape())
-    for name, way in (("Transformers, one by one", one_by_one), ("Transformers, continuous batching", continuous)):
+    for name, way in ((ONE_BY_ONE, one_by_one), (CONTINUOUS, continuous)):
         try:
             keep({name: way(model, jobs)})
         except Exception as error:
