@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from kernels import gpu
-from kernels.activation import cpu, native, reference
+from kernels.activation import cpu, native
 from kernels.native.library import supports
 
 __all__ = ["gelu_and_mul", "silu_and_mul"]
@@ -25,9 +25,7 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
         return form.gated(gate_up, "silu")
     if supports(gate_up):
         return native.silu_and_mul(gate_up)
-    if gate_up.device.type == "cpu":
-        return cpu.silu_and_mul(gate_up)
-    return reference.silu_and_mul(gate_up)
+    return cpu.silu_and_mul(gate_up)
 
 
 def gelu_and_mul(gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
