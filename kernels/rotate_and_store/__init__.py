@@ -27,19 +27,21 @@ def rotate_and_store(
     :param slots: ``[tokens]`` int64, see :class:`kernels.attention.PagedBatch`. For a slot of -1, on a GPU, nothing is
         stored.
     :param cache: written in place. With ``scales``, what is beyond the range of its dtype becomes the end of the range.
-    :param norms: applied to queries and keys before the rotation.
+    :param norms: applied to queries and keys before the rotation or after it.
     :returns: the rotated queries, ``[tokens, heads, head_dim]``; they may lie in the memory of ``qkv``.
+    :raises ValueError: norms that do not fit the heads.
 
     Method: Su et al. 2021, arXiv 2104.09864, in GPT-NeoX's pairing.
     """
+    if norms is not None:
+        heads = qkv.shape[1] // cache.head_dim - 2 * cache.kv_heads
+        norms.check(heads, cache.kv_heads, cache.head_dim, qkv.dtype)
     if gpu.serves(qkv):
         from kernels.rotate_and_store import triton as form
 
         return form.rotate_and_store(qkv, cos, sin, slots, cache, norms)
     if cache.scales is not None:
         return reference.rotate_and_store(qkv, cos, sin, slots, cache, norms)
-    if norms is not None:
-        cpu.normalise(qkv, cache, norms)
     if native_attention.stores(cache):
-        return native.rotate_and_store(qkv, cos, sin, slots, cache)
-    return cpu.rotate_and_store(qkv, cos, sin, slots, cache)
+        return native.rotate_and_store(qkv, cos, sin, slots, cache, norms)
+    return cpu.rotate_and_store(qkv, cos, sin, slots, cache, norms)

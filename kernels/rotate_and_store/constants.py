@@ -45,7 +45,7 @@ def launch_constants(
     tile = tile_shape("rotate_and_store", "rows", f"d{max(16, _power_of_two(head_dim))}", device)
     query_rows, key_rows = tile["rows"], tile["rows"] // 2
     query_stride, key_stride, num_warps = heads, kv_heads, tile["num_warps"]
-    if norms is not None and norms.over_projection(head_dim):
+    if norms is not None and norms.over_projection:
         query_rows = query_stride = _power_of_two(heads)
         key_rows = key_stride = _power_of_two(kv_heads)
         num_warps = min(_MOST_WARPS, num_warps * max(1, query_rows // tile["rows"]))
@@ -55,8 +55,8 @@ def launch_constants(
         head_dim=head_dim,
         half=half,
         page=cache.block_size,
-        query_norm=0 if norms is None else norms.query.numel(),
-        key_norm=0 if norms is None else norms.key.numel(),
+        query_norm=0 if norms is None else heads * head_dim if norms.over_projection else head_dim,
+        key_norm=0 if norms is None else kv_heads * head_dim if norms.over_projection else head_dim,
         query_rows=query_rows,
         key_rows=key_rows,
         query_stride=query_stride,

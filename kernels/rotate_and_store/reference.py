@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from kernels.attention.cache import LayerCache
-from kernels.rms_norm.reference import rms_norm
 from kernels.rotate_and_store.norms import HeadNorms
 
 
@@ -16,17 +15,20 @@ def rotate_and_store(
     """See :func:`kernels.rotate_and_store.rotate_and_store`; the cache is in the plain layout."""
     heads = qkv.view(qkv.shape[0], -1, cache.head_dim)
     first_key, first_value = heads.shape[1] - 2 * cache.kv_heads, heads.shape[1] - cache.kv_heads
-    query, key, value = heads[:, :first_key], heads[:, first_key:first_value], heads[:, first_value:]
-    if norms is not None:
-        query, key = (_normalised(query, norms.query, norms.epsilon), _normalised(key, norms.key, norms.epsilon))
-    key = rotate(key, cos, sin)
+    query, key, value = heads[:, :first_key].float(), heads[:, first_key:first_value].float(), heads[:, first_value:]
+    if norms is not None and not norms.after_rotation:
+        query, key = _normalised(query, key, norms)
+    query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+    if norms is not None and norms.after_rotation:
+        query, key = _normalised(query, key, norms)
+    query, key = query.to(qkv.dtype), key.to(qkv.dtype)
     for token, slot in enumerate(slots.tolist()):
         if slot < 0:
             continue
         block, place = divmod(slot, cache.block_size)
         cache.key[block, :, place] = stored(key[token], cache, 0)
         cache.value[block, :, place] = stored(value[token], cache, 1)
-    return rotate(query, cos, sin)
+    return query
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -45,6 +47,19 @@ def stored(heads: Tensor, cache: LayerCache, row: int) -> Tensor:
     return (heads.float() / cache.scales[row, :, None]).clamp(-limit, limit).to(cache.key.dtype)
 
 
-def _normalised(heads: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """``[tokens, heads, head_dim]`` in vectors as long as the weight."""
-    return rms_norm(heads.reshape(heads.shape[0], -1, weight.numel()), weight, epsilon).view(heads.shape)
+def _normalised(query: Tensor, key: Tensor, norms: HeadNorms) -> tuple[Tensor, Tensor]:
+    """Both as ``[tokens, heads, head_dim]`` float32."""
+    return (
+        _norm(query, norms.query.float(), norms.query_bias, norms),
+        _norm(key, norms.key.float(), norms.key_bias, norms),
+    )
+
+
+def _norm(heads: Tensor, weight: Tensor, bias: Tensor | None, norms: HeadNorms) -> Tensor:
+    """Moments over each head or over all of a token's, then the affine part of each head or of all."""
+    vectors = heads.flatten(1)[:, None] if norms.over_projection else heads
+    if norms.kind == "layer":
+        vectors = vectors - vectors.mean(dim=-1, keepdim=True)
+    mean_square = vectors.square().mean(dim=-1, keepdim=True)
+    normalised = (vectors / torch.sqrt(mean_square + norms.epsilon)).view(heads.shape) * weight.view(-1, heads.shape[2])
+    return normalised if bias is None else normalised + bias.float().view(-1, heads.shape[2])

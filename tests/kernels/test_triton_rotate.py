@@ -3,6 +3,8 @@ is full of NaN before."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -49,7 +51,7 @@ class Problem:
         key = self.kv_heads * self.head_dim
         sizes = (self.qkv.shape[1] - 2 * key, key) if over_projection else (self.head_dim, self.head_dim)
         weights = (torch.randn(size, generator=self._generator).to(self.dtype) for size in sizes)
-        self.norms = HeadNorms(*weights, 1e-5)
+        self.norms = HeadNorms(*weights, 1e-5, extent="projection" if over_projection else "head")
 
     def scale(self) -> None:
         """A cache of float8 with scales, and tokens that it holds exactly, turned by quarters of a circle: Triton's
@@ -69,7 +71,7 @@ class Problem:
     def check(self, device: torch.device) -> None:
         expected_cache, cache = self.cache(torch.device("cpu")), self.cache(device)
         expected = reference.rotate_and_store(self.qkv, self.cos, self.sin, self.slots, expected_cache, self.norms)
-        norms = self.norms and HeadNorms(self.norms.query.to(device), self.norms.key.to(device), self.norms.epsilon)
+        norms = self.norms and replace(self.norms, query=self.norms.query.to(device), key=self.norms.key.to(device))
         qkv = self.qkv.to(device, copy=True)
         cos, sin, slots = (part.to(device) for part in (self.cos, self.sin, self.slots))
         query = rotate_and_store(qkv, cos, sin, slots, cache, norms)

@@ -38,7 +38,7 @@ def _rotate(name: str, heads: Heads, half: int, norm_heads: int = 0) -> Case:
         if norm_heads:
             sizes = norm_heads, 1 if norm_heads == 1 else heads.kv_heads
             query, key = (torch.empty(count * heads.head_dim, dtype=heads.dtype) for count in sizes)
-            norms = HeadNorms(query, key, 1e-6)
+            norms = HeadNorms(query, key, 1e-6, extent="head" if norm_heads == 1 else "projection")
         slots = torch.empty(_TOKENS, dtype=torch.int64)
         qkv = torch.empty(_TOKENS, width, dtype=heads.dtype)
         return rotate_and_store(qkv, angles, angles.clone(), slots, heads.pool(_TOKENS, _CPU), norms)
