@@ -1,20 +1,19 @@
-"""Gated activations of the feed-forward block."""
+"""Activations of the feed-forward block, plain and gated."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from torch import Tensor
 
 from kernels import gpu
 from kernels.activation import cpu, native
+from kernels.activation.kinds import GatedKind, Kind
 from kernels.native.library import supports
 
-__all__ = ["gelu_and_mul", "silu_and_mul"]
+__all__ = ["GatedKind", "Kind", "activate", "gated", "xielu"]
 
 
-def silu_and_mul(gate_up: Tensor) -> Tensor:
-    """``silu(gate) * up`` (SwiGLU).
+def gated(gate_up: Tensor, kind: GatedKind) -> Tensor:
+    """``kind(gate) * up``, computed in float32 and rounded once.
 
     :param gate_up: ``[tokens, 2 * intermediate]``, contiguous, the gate's half first.
     :returns: ``[tokens, intermediate]``. Method: Shazeer 2020, arXiv 2002.05202.
@@ -22,21 +21,36 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     if gpu.serves(gate_up):
         from kernels.activation import triton as form
 
-        return form.gated(gate_up, "silu")
-    if supports(gate_up):
-        return native.silu_and_mul(gate_up)
-    return cpu.silu_and_mul(gate_up)
+        return form.gated(gate_up, kind)
+    if supports(gate_up) and kind == "silu":
+        return native.gated(gate_up)
+    return cpu.gated(gate_up, kind)
 
 
-def gelu_and_mul(gate_up: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
-    """``gelu(gate) * up`` (GeGLU).
+def activate(x: Tensor, kind: Kind) -> Tensor:
+    """``kind(x)`` of each element, computed in float32 and rounded once.
 
-    :param gate_up: ``[tokens, 2 * intermediate]``, contiguous, the gate's half first.
-    :param approximate: as for :func:`torch.nn.functional.gelu`: ``x · Φ(x)`` by the error function or by a tanh.
-    :returns: ``[tokens, intermediate]``. Method: Shazeer 2020, arXiv 2002.05202.
+    :param x: ``[tokens, width]``, contiguous.
+    :returns: like ``x``.
     """
-    if gpu.serves(gate_up):
+    if gpu.serves(x):
         from kernels.activation import triton as form
 
-        return form.gated(gate_up, "gelu_tanh" if approximate == "tanh" else "gelu")
-    return cpu.gelu_and_mul(gate_up, approximate)
+        return form.activate_rows(x, kind)
+    return cpu.activate(x, kind)
+
+
+def xielu(x: Tensor, alpha_p: float, alpha_n: float, beta: float, epsilon: float) -> Tensor:
+    """xIELU: ``alpha_p · x² + beta · x`` above zero, else ``alpha_n · (expm1(min(x, epsilon)) - x) + beta · x``.
+
+    :param x: ``[tokens, width]``, contiguous.
+    :param alpha_p: as it is used: ``softplus`` of the checkpoint's parameter.
+    :param alpha_n: as it is used: ``beta + softplus`` of the checkpoint's parameter.
+    :param epsilon: a small negative number.
+    :returns: like ``x``. Method: Huang and Schlag 2024, arXiv 2411.13010.
+    """
+    if gpu.serves(x):
+        from kernels.activation import triton as form
+
+        return form.xielu(x, alpha_p, alpha_n, beta, epsilon)
+    return cpu.xielu(x, alpha_p, alpha_n, beta, epsilon)

@@ -1,4 +1,4 @@
-"""Gated activations by their formulas."""
+"""Activations by their formulas, in float32, rounded once."""
 
 from __future__ import annotations
 
@@ -7,18 +7,36 @@ import math
 import torch
 from torch import Tensor
 
-
-def silu_and_mul(gate_up: Tensor) -> Tensor:
-    """See :func:`kernels.activation.silu_and_mul`."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return gate * torch.sigmoid(gate) * up
+from kernels.activation.kinds import GatedKind, Kind
 
 
-def gelu_and_mul(gate_up: Tensor, approximate: str) -> Tensor:
-    """See :func:`kernels.activation.gelu_and_mul`; in float32, rounded once."""
+def gated(gate_up: Tensor, kind: GatedKind) -> Tensor:
+    """See :func:`kernels.activation.gated`."""
     gate, up = gate_up.float().chunk(2, dim=-1)
-    if approximate == "tanh":
-        cumulative = 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
-    else:
-        cumulative = 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
-    return (gate * cumulative * up).to(gate_up.dtype)
+    return (activate(gate, kind) * up).to(gate_up.dtype)
+
+
+def activate(x: Tensor, kind: Kind) -> Tensor:
+    """See :func:`kernels.activation.activate`."""
+    wide = x.float()
+    if kind == "relu_squared":
+        return torch.where(wide > 0, wide * wide, 0.0).to(x.dtype)
+    return (wide * share(wide, kind)).to(x.dtype)
+
+
+def share(x: Tensor, kind: GatedKind) -> Tensor:
+    """How much of ``x`` passes a gate: ``kind(x) / x``."""
+    if kind == "silu":
+        return torch.sigmoid(x)
+    if kind == "gelu":
+        return 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    if kind == "gelu_tanh":
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return (x > 0).to(x.dtype)
+
+
+def xielu(x: Tensor, alpha_p: float, alpha_n: float, beta: float, epsilon: float) -> Tensor:
+    """See :func:`kernels.activation.xielu`."""
+    wide = x.double()
+    below = (torch.expm1(torch.minimum(wide, torch.tensor(epsilon, dtype=wide.dtype))) - wide) * alpha_n + beta * wide
+    return torch.where(wide > 0, alpha_p * wide * wide + beta * wide, below).to(x.dtype)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from kernels import gpu
+from kernels.activation import GatedKind
 from kernels.linear import cpu, native
 from kernels.linear.device import DeviceGate, DeviceWeight
+from kernels.linear.experts import ExpertWeights, StackedExperts
 from kernels.linear.gated import FusedGate, GatedWeight, SeparateGate
 from kernels.linear.plain import PlainWeight
 from kernels.linear.weight import Weight
+from kernels.moe import GatedActivation
 
-__all__ = ["EXACT", "INT8", "Exact", "GatedWeight", "Int8", "Layout", "PlainWeight", "Weight"]
+__all__ = ["EXACT", "INT8", "Exact", "ExpertWeights", "GatedWeight", "Int8", "Layout", "PlainWeight", "Weight"]
 
 
 class Exact:
@@ -31,13 +35,30 @@ class Exact:
             return cpu.PackedWeight(weight)
         return PlainWeight(weight.clone())
 
-    def gated(self, weight: Tensor, *, has_bias: bool) -> GatedWeight:
-        """The same for the fused first half of a SwiGLU block; see :class:`GatedWeight`."""
+    def gated(self, weight: Tensor, *, has_bias: bool, kind: GatedKind = "silu") -> GatedWeight:
+        """The same for the fused first half of a gated feed-forward block; see :class:`GatedWeight`."""
         if gpu.serves(weight):
-            return DeviceGate(weight)
-        if native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
+            return DeviceGate(weight, kind)
+        if kind == "silu" and native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
             return FusedGate(weight, native.PackedWeight)
-        return SeparateGate(self.weight(weight))
+        return SeparateGate(self.weight(weight), kind)
+
+    def experts(
+        self,
+        num_experts: int,
+        hidden: int,
+        intermediate: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        activation: GatedActivation,
+        biases: bool,
+    ) -> ExpertWeights:
+        """Memory for the experts of a layer, which are then taken in one by one; see :class:`ExpertWeights`.
+
+        :param biases: whether each expert has biases of its own.
+        """
+        return StackedExperts(num_experts, hidden, intermediate, dtype, device, activation, biases=biases)
 
 
 class Int8:
@@ -55,11 +76,28 @@ class Int8:
             return native.Int8Weight(weight)
         return cpu.Int8Weight(weight)
 
-    def gated(self, weight: Tensor, *, has_bias: bool) -> GatedWeight:
+    def gated(self, weight: Tensor, *, has_bias: bool, kind: GatedKind = "silu") -> GatedWeight:
         """See :meth:`Exact.gated`."""
-        if native.can_pack_int8(weight) and FusedGate.can_hold(weight) and not has_bias:
+        if kind == "silu" and native.can_pack_int8(weight) and FusedGate.can_hold(weight) and not has_bias:
             return FusedGate(weight, native.Int8Weight)
-        return SeparateGate(self.weight(weight))
+        return SeparateGate(self.weight(weight), kind)
+
+    def experts(
+        self,
+        num_experts: int,  # noqa: ARG002
+        hidden: int,  # noqa: ARG002
+        intermediate: int,  # noqa: ARG002
+        dtype: torch.dtype,  # noqa: ARG002
+        device: torch.device,  # noqa: ARG002
+        *,
+        activation: GatedActivation,  # noqa: ARG002
+        biases: bool,  # noqa: ARG002
+    ) -> ExpertWeights:
+        """See :meth:`Exact.experts`.
+
+        :raises ValueError: nothing multiplies experts in int8 here.
+        """
+        raise ValueError("experts in int8 need the compiled CPU kernels")
 
 
 Layout = Exact | Int8

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.activation import silu_and_mul
+from kernels.activation import GatedKind, gated
 from kernels.gpu import device_of, tile_shape
 
 _DEPTHS = 16
@@ -52,8 +52,9 @@ class DeviceWeight:
 class DeviceGate:
     """A weight ``[2 * intermediate, in_features]``, the gate's half first, in the layout of a checkpoint."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, kind: GatedKind) -> None:
         self._weight = weight.clone(memory_format=torch.contiguous_format)
+        self._kind = kind
         self.nbytes = self._weight.nbytes
         self._few_rows = most_few_rows(weight)
 
@@ -62,8 +63,8 @@ class DeviceGate:
         if 0 < x.shape[0] <= self._few_rows:
             from kernels.linear import triton as form
 
-            return form.gated(x, self._weight, bias)
-        return silu_and_mul(functional.linear(x, self._weight, bias))
+            return form.gated(x, self._weight, bias, self._kind)
+        return gated(functional.linear(x, self._weight, bias), self._kind)
 
 
 def _wide_product(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The first half of a SwiGLU block: a product with the weights of the gate and of what it scales, and both joined."""
+"""The first half of a gated feed-forward block: a product with the weights of the gate and of what it scales, and both
+joined."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from kernels.activation import silu_and_mul
+from kernels.activation import GatedKind, gated
 from kernels.linear import native
 from kernels.linear.weight import Weight
 from kernels.native import library
@@ -20,7 +21,7 @@ class GatedWeight(Protocol):
     nbytes: int
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``silu(gate) * up`` of ``x @ weight.T + bias``.
+        """``kind(gate) * up`` of ``x @ weight.T + bias``.
 
         :param x: ``[tokens, in_features]``, contiguous.
         :param bias: ``[2 * intermediate]`` or None.
@@ -31,13 +32,14 @@ class GatedWeight(Protocol):
 class SeparateGate:
     """A product, then the activation, in any layout."""
 
-    def __init__(self, weight: Weight) -> None:
+    def __init__(self, weight: Weight, kind: GatedKind) -> None:
         self._weight = weight
+        self._kind = kind
         self.nbytes = weight.nbytes
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See :class:`GatedWeight`."""
-        return silu_and_mul(self._weight.multiply(x, bias))
+        return gated(self._weight.multiply(x, bias), self._kind)
 
 
 class FusedGate:

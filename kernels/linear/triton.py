@@ -34,6 +34,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.activation.kinds import GatedKind
+from kernels.activation.triton import activate
 from kernels.gpu import device_of, tile_shape
 from kernels.gpu.tiles import TileShape
 
@@ -62,19 +64,19 @@ def linear(
         out = residual
     else:
         out = x.new_empty((x.shape[0], columns), dtype=out_dtype)
-    _launch(x, weight, bias, residual, out, gated=False)
+    _launch(x, weight, bias, residual, out, gate=None)
     return out
 
 
-def gated(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``silu(gate) * up`` of ``x @ weight.T + bias``, summed in float32 and rounded once.
+def gated(x: Tensor, weight: Tensor, bias: Tensor | None, kind: GatedKind) -> Tensor:
+    """``kind(gate) * up`` of ``x @ weight.T + bias``, summed in float32 and rounded once.
 
     :param x: ``[rows, depth]``, contiguous, 1 to 16 rows.
     :param weight: ``[2 * intermediate, depth]``, contiguous, the gate's half first, of the dtype of ``x``.
     :returns: ``[rows, intermediate]``.
     """
     out = x.new_empty((x.shape[0], weight.shape[0] // 2))
-    _launch(x, weight, bias, None, out, gated=True)
+    _launch(x, weight, bias, None, out, gate=kind)
     return out
 
 
@@ -87,17 +89,17 @@ class _Grid(NamedTuple):
 
 
 def _launch(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor, *, gated: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor, *, gate: GatedKind | None
 ) -> None:
     _check(x, weight, residual)
     (rows, depth), columns = x.shape, out.shape[1]
     device = device_of(x)
-    kernel = ("gated_" if gated else "") + ("row" if rows == 1 else "rows")
+    kernel = ("gated_" if gate else "") + ("row" if rows == 1 else "rows")
     tile = tile_shape("linear", kernel, case(weight), device)
     grid = _divided(columns, depth, tile, device.multiprocessors)
     sums = x.new_empty((grid.splits, rows, weight.shape[0]), dtype=torch.float32) if grid.splits > 1 else None
     constants: dict[str, Any] = {
-        "GATED": gated,
+        "GATE": gate,
         "EVEN": depth % tile["block_k"] == 0,
         "BLOCK_N": tile["block_n"],
         "BLOCK_K": tile["block_k"],
@@ -109,7 +111,7 @@ def _launch(
     form[grid.tiles, grid.splits](x, weight, *terms, out, sums, rows, columns, depth, grid.part, **constants)
     if sums is not None:
         _add_parts[rows, triton.cdiv(columns, _REDUCED)](
-            sums, bias, residual, out, rows, columns, GATED=gated, SPLITS=grid.splits, BLOCK_N=_REDUCED, num_warps=4
+            sums, bias, residual, out, rows, columns, GATE=gate, SPLITS=grid.splits, BLOCK_N=_REDUCED, num_warps=4
         )
 
 
@@ -146,7 +148,7 @@ def _divided(columns: int, depth: int, tile: TileShape, multiprocessors: int) ->
 @triton.jit(do_not_specialize=["rows"])
 def _row(
     x, weight, bias, residual, out, sums, rows, columns, depth, part,
-    GATED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+    GATE: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     # A column past the last reads the last: no load needs a mask for it, and it is not stored.
@@ -161,18 +163,18 @@ def _row(
         at = start[:, None] + (step + k)[None, :]
         inside = (step + k)[None, :]
         product += _loaded(weight + at, inside, depth, EVEN, "evict_first").to(tl.float32) * values
-        if GATED:
+        if GATE is not None:
             up += _loaded(weight + other_half + at, inside, depth, EVEN, "evict_first").to(tl.float32) * values
     _finish(
         tl.sum(product, 1)[None, :], tl.sum(up, 1)[None, :], bias, residual, out, sums,
-        tl.arange(0, 1), column, rows, columns, GATED,
+        tl.arange(0, 1), column, rows, columns, GATE,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _rows(
     x, weight, bias, residual, out, sums, rows, columns, depth, part,
-    GATED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+    GATE: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.arange(0, _ROWS)
@@ -188,27 +190,27 @@ def _rows(
         at = start[:, None] + inside
         tile = _loaded(weight + at, inside, depth, EVEN, "evict_first")
         product = tl.dot(values, tile.T, product, input_precision="ieee")
-        if GATED:
+        if GATE is not None:
             tile = _loaded(weight + other_half + at, inside, depth, EVEN, "evict_first")
             up = tl.dot(values, tile.T, up, input_precision="ieee")
-    _finish(product, up, bias, residual, out, sums, row, column, rows, columns, GATED)
+    _finish(product, up, bias, residual, out, sums, row, column, rows, columns, GATE)
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _add_parts(
-    sums, bias, residual, out, rows, columns, GATED: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
+    sums, bias, residual, out, rows, columns, GATE: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
 ):
     row = tl.program_id(0) + tl.arange(0, 1)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (column < columns)[None, :]
-    width = columns * 2 if GATED else columns
+    width = columns * 2 if GATE is not None else columns
     part = tl.arange(0, SPLITS)[:, None] * rows + row[:, None]
     at = sums + part.to(tl.int64) * width + column[None, :]
     product = tl.sum(tl.load(at, inside, other=0.0), 0)[None, :]
     up = product
-    if GATED:
+    if GATE is not None:
         up = tl.sum(tl.load(at + columns, inside, other=0.0), 0)[None, :]
-    _finish(product, up, bias, residual, out, None, row, column, rows, columns, GATED)
+    _finish(product, up, bias, residual, out, None, row, column, rows, columns, GATE)
 
 
 @triton.jit
@@ -220,22 +222,22 @@ def _loaded(at, k, depth, EVEN: tl.constexpr, KEEP: tl.constexpr):
 
 
 @triton.jit
-def _finish(product, up, bias, residual, out, sums, row, column, rows, columns, GATED: tl.constexpr):
+def _finish(product, up, bias, residual, out, sums, row, column, rows, columns, GATE: tl.constexpr):
     """Store sums over a part of the depth in ``sums``, or, if that is None, the result in ``out``."""
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     if sums is not None:
-        width = columns * 2 if GATED else columns
+        width = columns * 2 if GATE is not None else columns
         at = sums + (tl.program_id(1) * rows + row).to(tl.int64)[:, None] * width + column[None, :]
         tl.store(at, product, inside)
-        if GATED:
+        if GATE is not None:
             tl.store(at + columns, up, inside)
     else:
         if bias is not None:
             product += tl.load(bias + column, column < columns, other=0.0).to(tl.float32)[None, :]
-            if GATED:
+            if GATE is not None:
                 up += tl.load(bias + columns + column, column < columns, other=0.0).to(tl.float32)[None, :]
-        if GATED:
-            product = product * tl.sigmoid(product) * up
+        if GATE is not None:
+            product = activate(product, GATE) * up
         at = row.to(tl.int64)[:, None] * columns + column[None, :]
         if residual is not None:
             product += tl.load(residual + at, inside, other=0.0).to(tl.float32)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from kernels import gpu
-from kernels.moe import reference
-from kernels.moe.activation import GPT_OSS, SWIGLU, GatedActivation
+from kernels.moe import cpu, reference
+from kernels.moe.activation import GEGLU_TANH, GPT_OSS, SWIGLU, GatedActivation
 from kernels.moe.order import SortedTokens, max_blocks
 from kernels.moe.router import Router, Routing, Scoring
 
 __all__ = [
+    "GEGLU_TANH",
     "GPT_OSS",
     "SWIGLU",
     "GatedActivation",
@@ -89,7 +90,7 @@ def experts_forward(
         from kernels.moe import triton as form
 
         return form.experts_forward(x, gate_up, down, routing, activation, **terms)
-    return reference.experts_forward(x, gate_up, down, routing, activation, **terms)
+    return cpu.experts_forward(x, gate_up, down, routing, activation, **terms)
 
 
 def _check(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> None:

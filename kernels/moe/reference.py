@@ -1,10 +1,11 @@
-"""Mixtures of experts as they are defined; also what serves a CPU."""
+"""Mixtures of experts as they are defined; the routing serves CPUs too."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from kernels.activation.reference import share
 from kernels.moe.activation import GatedActivation
 from kernels.moe.order import SortedTokens, max_blocks
 from kernels.moe.router import Router, Routing
@@ -105,4 +106,4 @@ def activate(gate_up: Tensor, activation: GatedActivation) -> Tensor:
     """See :class:`kernels.moe.GatedActivation`; ``gate_up`` is ``[tokens, 2 * intermediate]``."""
     gate, up = gate_up.chunk(2, dim=-1)
     gate, up = gate.clamp(max=activation.limit), up.clamp(-activation.limit, activation.limit)
-    return gate * torch.sigmoid(activation.alpha * gate) * (up + activation.offset)
+    return gate * share(activation.alpha * gate, activation.kind) * (up + activation.offset)

@@ -12,10 +12,10 @@ __all__ = ["rms_norm"]
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None = None) -> Tensor:
-    """``x / sqrt(mean(x²) + epsilon) * weight`` over the last dimension, the mean in float32.
+    """``x / sqrt(mean(x²) + epsilon) * weight`` over the last dimension, computed in float32 and rounded once.
 
     :param x: ``[tokens, hidden]``, contiguous.
-    :param weight: ``[hidden]``, of the dtype of ``x``.
+    :param weight: ``[hidden]``, of the dtype of ``x`` or float32, which keeps sums such as Gemma's ``1 + w`` exact.
     :param residual: like ``x``; ``residual + x``, which replaces it in place, is normalised instead of ``x``.
     :returns: like ``x``. Method: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
@@ -25,6 +25,6 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None 
         return form.rms_norm(x, weight, epsilon, residual)
     if residual is not None:
         x = residual.add_(x)
-    if supports(x):
+    if supports(x) and weight.dtype == x.dtype:
         return native.rms_norm(x, weight, epsilon)
     return cpu.rms_norm(x, weight, epsilon)

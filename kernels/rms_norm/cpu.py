@@ -8,4 +8,6 @@ from torch.nn import functional
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """See :func:`kernels.rms_norm.rms_norm`."""
+    if weight.dtype != x.dtype:
+        return functional.rms_norm(x.float(), (x.shape[-1],), weight.float(), epsilon).to(x.dtype)
     return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)

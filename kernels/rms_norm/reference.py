@@ -13,4 +13,4 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None 
         x = residual
     wide = x.float()
     normalised = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + epsilon)
-    return weight * normalised.to(x.dtype)
+    return (weight.float() * normalised).to(x.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2TopkRouter
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts, GptOssTopKRouter
@@ -16,7 +17,7 @@ from transformers.models.phimoe.modeling_phimoe import PhimoeTopKRouter
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeTopKRouter
 
 from kernels import moe
-from kernels.moe import GPT_OSS, SWIGLU, GatedActivation, Router, Routing
+from kernels.moe import GEGLU_TANH, GPT_OSS, SWIGLU, GatedActivation, Router, Routing
 
 TOKENS, EXPERTS, HIDDEN, INTERMEDIATE = 50, 24, 16, 12
 
@@ -148,6 +149,7 @@ def test_activations_by_hand() -> None:
     for activation, expected in (
         (SWIGLU, 2 * 10 * torch.sigmoid(torch.tensor(2.0))),
         (GPT_OSS, 2 * (7 + 1) * torch.sigmoid(torch.tensor(1.702 * 2))),
+        (GEGLU_TANH, 10 * functional.gelu(torch.tensor(2.0), approximate="tanh")),
         (GatedActivation(limit=1.0), torch.sigmoid(torch.tensor(1.0))),
     ):
         out = moe.experts_forward(x, gate_up, torch.ones(1, 1, 1), routing, activation)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import activation, linear, rms_norm
-from kernels.activation import cpu as activation_cpu
+from kernels import linear, rms_norm
+from kernels.activation import GatedKind
 from kernels.activation import reference as activation_reference
 from kernels.linear import cpu as linear_cpu
 from kernels.linear import reference as linear_reference
@@ -45,21 +46,6 @@ def test_rms_norm_by_hand() -> None:
     x = torch.tensor([[3.0, 4.0]])
     expected = torch.tensor([[3.0, 8.0]]) / math.sqrt(12.5)
     torch.testing.assert_close(rms_norm_reference.rms_norm(x, torch.tensor([1.0, 2.0]), 0.0), expected)
-
-
-@pytest.mark.parametrize("form", [activation, activation_cpu], ids=["chosen", "plain torch"])
-@settings(deadline=None)
-@given(SEEDS, DTYPES, st.integers(1, 70), st.sampled_from([1, 96, 300]))
-def test_silu_and_mul(form: ModuleType, seed: int, dtype: torch.dtype, tokens: int, size: int) -> None:
-    gate_up = _random(seed, dtype, tokens, 2 * size)
-    before = gate_up.clone()
-    _close(form.silu_and_mul(gate_up), activation_reference.silu_and_mul(gate_up))
-    assert torch.equal(gate_up, before)
-
-
-def test_silu_and_mul_by_hand() -> None:
-    expected = torch.tensor([[0.0, 3 * 2 / (1 + math.exp(-2))]])
-    torch.testing.assert_close(activation_reference.silu_and_mul(torch.tensor([[0.0, 2.0, 5.0, 3.0]])), expected)
 
 
 LAYOUTS = {"chosen": linear.EXACT.weight, "plain": linear.PlainWeight, "oneDNN": linear_cpu.PackedWeight}
@@ -125,17 +111,24 @@ def test_a_row_of_zeros_has_no_scale_and_gives_zeros(prepare: Callable[[torch.Te
 
 @pytest.mark.parametrize("layout", [linear.EXACT, linear.INT8], ids=["exact", "int8"])
 @settings(deadline=None, max_examples=50)
-@given(seed=SEEDS, dtype=DTYPES, tokens=st.integers(1, 40), half=st.sampled_from([16, 48, 20, 1]), bias=st.booleans())
+@given(
+    seed=SEEDS,
+    dtype=DTYPES,
+    tokens=st.integers(1, 40),
+    half=st.sampled_from([16, 48, 20, 1]),
+    bias=st.booleans(),
+    kind=st.sampled_from(get_args(GatedKind)),
+)
 def test_gated_linear(
-    *, layout: linear.Layout, seed: int, dtype: torch.dtype, tokens: int, half: int, bias: bool
+    *, layout: linear.Layout, seed: int, dtype: torch.dtype, tokens: int, half: int, bias: bool, kind: GatedKind
 ) -> None:
     """The same as the layout's own product, then the activation in float32: nothing in between is rounded twice."""
     weight, x = _random(seed, dtype, 2 * half, 64) / 8, _random(seed + 1, dtype, tokens, 64)
     b = _random(seed + 2, dtype, 2 * half) if bias else None
     wide = layout.weight(weight.clone()).multiply(x, b, wide=True)
-    product = layout.gated(weight.clone(), has_bias=bias).multiply(x, b)
+    product = layout.gated(weight.clone(), has_bias=bias, kind=kind).multiply(x, b)
     assert product.dtype == dtype
-    _close(product, activation_reference.silu_and_mul(wide).to(dtype))
+    _close(product, activation_reference.gated(wide, kind).to(dtype))
 
 
 @pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")

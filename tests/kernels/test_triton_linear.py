@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels import linear
+from kernels.activation import GatedKind
 from kernels.activation import reference as activation_reference
 from kernels.gpu import trying
 from kernels.linear import reference
@@ -65,18 +67,20 @@ def test_product(
     rows=ROWS,
     shape=st.sampled_from([(35, 96), (48, 130), (1, 16), (5, 2064)]),
     bias=st.booleans(),
+    kind=st.sampled_from(get_args(GatedKind)),
 )
 def test_gated_product(
-    *, gpu: torch.device, seed: int, dtype: torch.dtype, rows: int, shape: tuple[int, int], bias: bool
+    *, gpu: torch.device, seed: int, dtype: torch.dtype, rows: int, shape: tuple[int, int], bias: bool, kind: GatedKind
 ) -> None:
     half, depth = shape
     weight = _random(seed, dtype, 2 * half, depth) / math.sqrt(depth)
     x = _random(seed + 1, dtype, rows, depth)
     b = _random(seed + 2, dtype, 2 * half) if bias else None
-    product = linear.EXACT.gated(weight.to(gpu), has_bias=bias).multiply(x.to(gpu), None if b is None else b.to(gpu))
+    prepared = linear.EXACT.gated(weight.to(gpu), has_bias=bias, kind=kind)
+    product = prepared.multiply(x.to(gpu), None if b is None else b.to(gpu))
     assert product.dtype == dtype
     wide = reference.linear(x.float(), weight.float(), None if b is None else b.float())
-    _close(product, activation_reference.silu_and_mul(wide), dtype)
+    _close(product, activation_reference.gated(wide, kind), dtype)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -94,7 +98,7 @@ def test_a_depth_split_in_parts(gpu: torch.device, rows: int, depth: int, dtype:
         gated = linear.EXACT.gated(weight.to(gpu), has_bias=True).multiply(x.to(gpu), bias.to(gpu))
     _close(product, reference.linear(x, weight, bias, residual), dtype)
     wide = reference.linear(x.float(), weight.float(), bias.float())
-    _close(gated, activation_reference.silu_and_mul(wide), dtype)
+    _close(gated, activation_reference.gated(wide, "silu"), dtype)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 40])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels import moe
 from kernels.gpu import trying
-from kernels.moe import GPT_OSS, SWIGLU, GatedActivation, Router, Routing, max_blocks, reference
+from kernels.moe import GEGLU_TANH, GPT_OSS, SWIGLU, GatedActivation, Router, Routing, max_blocks, reference
 
 # NumPy, under Triton's interpreter, says what a GPU computes silently: an infinity less itself, a division by zero.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
@@ -137,7 +137,7 @@ def test_sort_tokens(
     crowd=CROWDS,
     spread=st.sampled_from([0.0, 0.1, 10.0]),
     sizes=st.sampled_from([(16, 16), (48, 40), (72, 130), (7, 3)]),
-    activation=st.sampled_from([SWIGLU, GPT_OSS, GatedActivation(limit=0.5)]),
+    activation=st.sampled_from([SWIGLU, GEGLU_TANH, GPT_OSS, GatedActivation(limit=0.5)]),
     terms=st.tuples(st.booleans(), st.booleans()),
 )
 def test_experts_forward(

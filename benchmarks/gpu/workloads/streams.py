@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu.workloads.attention import Heads
 from benchmarks.gpu.workloads.tensors import random
-from kernels.activation import silu_and_mul
+from kernels.activation import gated
 from kernels.embedding import embed
 from kernels.layer_norm import layer_norm
 from kernels.rms_norm import rms_norm
@@ -47,7 +47,7 @@ def rotation(tokens: int, heads: Heads, device: torch.device) -> Call:
 def activation(tokens: int, intermediate: int, device: torch.device) -> Call:
     """SwiGLU: ``3 · tokens · intermediate`` values moved."""
     gate_up = _rows(tokens, 2 * intermediate, device)
-    return lambda: silu_and_mul(gate_up)
+    return lambda: gated(gate_up, "silu")
 
 
 def embedding(tokens: int, hidden: int, device: torch.device) -> Call:

@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.activation.triton import share
 from kernels.gpu import device_of, tile_shape
 from kernels.gpu.tiles import TileShape
 from kernels.moe.activation import GatedActivation
@@ -63,7 +64,8 @@ def experts_forward(
     tile = tile_shape("moe", "gate_up", case(x, block_m), device_of(x))
     gated = x.new_empty((blocks * block_m, intermediate))
     _gate_up[(blocks * triton.cdiv(intermediate, tile["block_n"]),)](
-        x, gate_up, gate_up_bias, *rows, gated, tokens, blocks, hidden, intermediate, *activation,
+        x, gate_up, gate_up_bias, *rows, gated, tokens, blocks, hidden, intermediate,
+        activation.alpha, activation.limit, activation.offset, KIND=activation.kind,
         EVEN=hidden % tile["block_k"] == 0, **common, **_constants(tile),
     )  # fmt: skip
 
@@ -124,8 +126,8 @@ def _constants(tile: TileShape) -> dict[str, int]:
 @triton.jit(do_not_specialize=["tokens", "blocks"])
 def _gate_up(
     x, weight, bias, order, block_experts, out, tokens, blocks, depth, columns, alpha, limit, offset,
-    EVEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, STAGES: tl.constexpr,
+    KIND: tl.constexpr, EVEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr, GROUP: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     block, tile = _block_and_tile(blocks, tl.cdiv(columns, BLOCK_N), GROUP)
     expert = tl.load(block_experts + block)
@@ -152,7 +154,7 @@ def _gate_up(
         up += tl.load(at + columns, column < columns, other=0.0).to(tl.float32)[None, :]
     gate = tl.minimum(gate, limit)
     up = tl.minimum(tl.maximum(up, -limit), limit)
-    result = gate * tl.sigmoid(alpha * gate) * (up + offset)
+    result = gate * share(alpha * gate, KIND) * (up + offset)
     at = out + (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None] * columns + column[None, :]
     tl.store(at, result.to(out.dtype.element_ty), exists[:, None] & (column < columns)[None, :])
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import get_args
 
 import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case
-from kernels.activation import gelu_and_mul, silu_and_mul
+from kernels.activation import GatedKind, Kind, activate, gated, xielu
 from kernels.embedding import embed
 from kernels.layer_norm import layer_norm
 from kernels.rms_norm import rms_norm
@@ -24,13 +25,19 @@ def cases() -> Iterator[Case]:
         yield _rms(kind, 4096, residual=False)
         yield _rms(kind, 4096, residual=True)
         yield _layer(kind, 4096, bias=True, residual=True)
+    yield _rms("bf16", 4096, residual=True, weight="fp32")
+    yield _layer("bf16", 4096, bias=True, residual=True, weight="fp32")
     for hidden in _HIDDEN:
         yield _rms("bf16", hidden, residual=True)._replace(capabilities=HOPPER)
         yield _layer("bf16", hidden, bias=False, residual=False)._replace(capabilities=HOPPER)
     for kind in ("bf16", "fp16", "fp32"):
-        yield _activation(f"{kind} silu", kind, silu_and_mul)
-    for approximate in ("none", "tanh"):
-        yield _activation(f"bf16 gelu {approximate}", "bf16", partial(gelu_and_mul, approximate=approximate))
+        yield _activation(f"{kind} gated silu", kind, partial(gated, kind="silu"))
+    for gate in get_args(GatedKind)[1:]:
+        yield _activation(f"bf16 gated {gate}", "bf16", partial(gated, kind=gate))
+    for plain in get_args(Kind):
+        yield _activation(f"bf16 {plain}", "bf16", partial(activate, kind=plain))
+    for kind in ("bf16", "fp32"):
+        yield _activation(f"{kind} xielu", kind, partial(xielu, alpha_p=0.8, alpha_n=0.8, beta=0.5, epsilon=-1e-6))
 
     for kind in ("bf16", "fp32"):
         yield _embedding(kind)
@@ -47,23 +54,26 @@ def _activation(name: str, kind: str, activation: Callable[[torch.Tensor], objec
     return Case("activation", name, lambda: activation(torch.empty(_TOKENS, 2 * 14_336, dtype=DTYPES[kind])))
 
 
-def _rms(kind: str, hidden: int, *, residual: bool) -> Case:
+def _rms(kind: str, hidden: int, *, residual: bool, weight: str | None = None) -> Case:
     def call() -> object:
-        x, weight = _stream(kind, hidden)
-        return rms_norm(x, weight, 1e-5, torch.empty_like(x) if residual else None)
+        x, scale = _stream(kind, hidden, weight)
+        return rms_norm(x, scale, 1e-5, torch.empty_like(x) if residual else None)
 
-    return Case("rms_norm", f"{kind} {hidden}{' residual' * residual}", call)
+    return Case("rms_norm", f"{kind} {hidden}{' residual' * residual}{_of(weight)}", call)
 
 
-def _layer(kind: str, hidden: int, *, bias: bool, residual: bool) -> Case:
+def _layer(kind: str, hidden: int, *, bias: bool, residual: bool, weight: str | None = None) -> Case:
     def call() -> object:
-        x, weight = _stream(kind, hidden)
-        offset = torch.empty_like(weight) if bias else None
-        return layer_norm(x, weight, offset, 1e-5, torch.empty_like(x) if residual else None)
+        x, scale = _stream(kind, hidden, weight)
+        offset = torch.empty_like(scale) if bias else None
+        return layer_norm(x, scale, offset, 1e-5, torch.empty_like(x) if residual else None)
 
-    return Case("layer_norm", f"{kind} {hidden}{' bias' * bias}{' residual' * residual}", call)
+    return Case("layer_norm", f"{kind} {hidden}{' bias' * bias}{' residual' * residual}{_of(weight)}", call)
 
 
-def _stream(kind: str, hidden: int) -> tuple[torch.Tensor, torch.Tensor]:
-    dtype = DTYPES[kind]
-    return torch.empty(_TOKENS, hidden, dtype=dtype), torch.empty(hidden, dtype=dtype)
+def _of(weight: str | None) -> str:
+    return "" if weight is None else f" weight {weight}"
+
+
+def _stream(kind: str, hidden: int, weight: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty(_TOKENS, hidden, dtype=DTYPES[kind]), torch.empty(hidden, dtype=DTYPES[weight or kind])
