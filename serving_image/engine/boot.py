@@ -17,22 +17,17 @@ from kernels.attention import LayerCache
 from kernels.attention.native import stores
 from kernels.linear import EXACT, INT8
 from kernels.native import library
+from serving_image.engine.block_pool import BlockPool
 from serving_image.engine.core import EngineCore
-from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import EngineReady
 from serving_image.engine.scheduler import Scheduler
 from serving_image.engine.timeline import BootTimeline
 from serving_image.errors import StartupError
-from serving_image.models.config import decoder_shapes
+from serving_image.models.checkpoint import Checkpoint, weight_files
 from serving_image.models.decoder import Decoder
+from serving_image.models.parameters import parameter_specs
 from serving_image.models.registry import ModelFolder
-from serving_image.models.weights import (
-    Checkpoint,
-    check_complete,
-    iter_parameters,
-    iter_random_parameters,
-    weight_files,
-)
+from serving_image.models.weights import check_complete, iter_parameters, iter_random_parameters
 from serving_image.options import EngineOptions
 from serving_image.runtime.batch_invariance import check_batch_invariance
 from serving_image.runtime.device import available_cores, choose_cache_dtype, choose_device, choose_dtype
@@ -136,16 +131,14 @@ def _parameters(
     folder: ModelFolder, options: EngineOptions, device: torch.device
 ) -> Iterator[tuple[Iterator[tuple[str, Tensor]], torch.dtype]]:
     """The parameters' stream and dtype, while the files are open."""
-    config = folder.decoder
-    shapes = decoder_shapes(config)
+    specs = parameter_specs(folder.decoder)
     if options.load_format == "dummy":
         stored = getattr(torch, folder.stated_dtype or "bfloat16", torch.bfloat16)
         dtype = choose_dtype(options.dtype, stored, device)
-        yield iter_random_parameters(shapes, dtype, options.seed, device), dtype
+        yield iter_random_parameters(specs, dtype, options.seed, device), dtype
         return
-    sources = folder.architecture.sources(config)
     with ExitStack() as stack:
         checkpoint = Checkpoint.open(weight_files(folder.path), stack)
-        check_complete(checkpoint, shapes, sources, lambda name: folder.architecture.is_redundant(config, name))
+        check_complete(checkpoint, specs, folder.names, tied=folder.decoder.tie_word_embeddings)
         dtype = choose_dtype(options.dtype, checkpoint.dtype, device)
-        yield iter_parameters(checkpoint, shapes, sources, dtype, device), dtype
+        yield iter_parameters(checkpoint, specs, folder.names, dtype, device), dtype

@@ -2,114 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from kernels.attention import LayerCache, PagedBatch, paged_attention
-from kernels.embedding import embed
-from kernels.linear import GatedWeight, Layout, Weight
-from kernels.rms_norm import rms_norm
-from kernels.rotate_and_store import rotate_and_store
-from serving_image.models.config import DecoderConfig, decoder_shapes
-from serving_image.models.rotary import RotaryEmbedding, Rotation
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderInput:
-    """A ragged batch on the device: the new tokens of several sequences, one sequence after another.
-
-    ``token_ids``, ``positions`` and ``sequence_lengths`` (see :class:`RotaryEmbedding`) are ``[tokens]`` int64;
-    ``paging`` says which tokens and which context belong to a sequence.
-    """
-
-    token_ids: Tensor
-    positions: Tensor
-    sequence_lengths: Tensor
-    paging: PagedBatch
-
-
-@dataclass(slots=True)
-class Linear:
-    """A linear layer; its weight is in the device's layout."""
-
-    weight: Weight
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.weight.multiply(x, self.bias, residual)
-
-
-@dataclass(slots=True)
-class GatedLinear:
-    """The first half of a gated feed-forward block, its activation included."""
-
-    weight: GatedWeight
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.weight.multiply(x, self.bias)
-
-
-@dataclass(slots=True)
-class DecoderLayer:
-    """The parameters of one layer."""
-
-    attention_norm: Tensor
-    qkv: Linear
-    attention_output: Linear
-    mlp_norm: Tensor
-    gate_up: GatedLinear
-    down: Linear
-
-
-@dataclass
-class ParameterStore:
-    """Receives parameters one by one and puts each in its final layout at once, so that a plain copy of the whole
-    model never exists.
-
-    :param layout: puts a matrix of a linear layer in its final layout, in memory of its own.
-    """
-
-    config: DecoderConfig
-    device: torch.device
-    layout: Layout
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Weight] = field(default_factory=dict)
-    gated: dict[str, GatedWeight] = field(default_factory=dict)
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Take over a parameter. ``tensor`` may be a view of a mapped file, so whatever is kept is a copy."""
-        if name.endswith(".gate_up.weight"):
-            self.gated[name] = self.layout.gated(tensor.to(self.device), has_bias=self.config.mlp_bias)
-        elif name.endswith(".weight") and tensor.dim() == 2 and name != "embedding.weight":
-            self.weights[name] = self.layout.weight(tensor.to(self.device))
-        else:
-            self.tensors[name] = tensor.to(self.device, copy=True)
-
-    def linear(self, name: str) -> Linear:
-        return Linear(self.weights[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
-
-    def gated_linear(self, name: str) -> GatedLinear:
-        return GatedLinear(self.gated[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the parameters take."""
-        weights = (*self.weights.values(), *self.gated.values())
-        return sum(part.nbytes for part in weights) + sum(tensor.nbytes for tensor in self.tensors.values())
+from kernels.attention import PagedBatch
+from kernels.linear import Layout
+from serving_image.models.config import (
+    AttentionConfig,
+    BlockConfig,
+    DecoderConfig,
+    FeedForwardConfig,
+    LatentAttentionConfig,
+    MixtureConfig,
+)
+from serving_image.models.embedding import Embedding
+from serving_image.models.interface import AttentionCache, ModelInput
+from serving_image.models.layers.attention import Attention
+from serving_image.models.layers.block import Block, Layer, RunOperation, Stream
+from serving_image.models.layers.feed_forward import FeedForward
+from serving_image.models.layers.latent_attention import LatentAttention
+from serving_image.models.layers.mixture import Mixture
+from serving_image.models.layers.norm import optional_norm
+from serving_image.models.layers.step import Step
+from serving_image.models.parameter_store import ParameterStore
+from serving_image.models.parameters import OPERATION_NAMES, parameter_specs
+from serving_image.models.rotary import Rotation, rotary_embedding
 
 
 class Decoder:
-    """A decoder-only transformer with pre-normalisation, rotary positions and a gated feed-forward block.
+    """A decoder-only transformer.
 
     ::
 
-        embed ┬─► norm ─► qkv ─► rotate ─► attention ─► output ─► + ─┬─► norm ─► gate·up ─► down ─► + ─► norm ─► lm_head
-              └───────────────────────────────────────────────────┘  └──────────────────────────────┘
-              ╰────────────────────────── × num_layers ───────────────────────────────────────────╯
+        embed ─► layer ─► layer ─► … ─► norm ─► lm_head ─► logits
+                 └ blocks: attention, feed-forward, mixture; see serving_image.models.config
     """
 
     def __init__(
@@ -120,75 +48,93 @@ class Decoder:
         device: torch.device,
         layout: Layout,
     ) -> None:
-        """Take in the parameters that :func:`decoder_shapes` lists, in any order, each in ``dtype``.
+        """Take in the parameters that :func:`parameter_specs` lists, in its order, each in ``dtype`` or float32.
 
         :param layout: what becomes of the linear layers' matrices.
         """
         self.config = config
         self.dtype = dtype
         self.device = device
-        store = ParameterStore(config, device, layout)
+        store = ParameterStore(config, dtype, device, layout)
         for name, tensor in parameters:
             store.add(name, tensor)
-        self._embedding = store.tensors["embedding.weight"]
-        self._layers = [self._layer(store, f"layers.{index}.") for index in range(config.num_layers)]
-        self._final_norm = store.tensors["final_norm.weight"]
+        self._embedding = Embedding(config, store)
+        self._layers = [self._layer(store, index) for index in range(len(config.layers))]
+        self._final_norm = optional_norm(config.final_norm, store, "final_norm", config.hidden_size)
+        self._output_projection = store.linear("output_projection") if config.embedding.width else None
         if config.tie_word_embeddings:
-            # Lookup needs the plain layout and the product the packed one: a tied table is held in both.
-            store.weights["lm_head.weight"] = layout.weight(self._embedding)
-        self._lm_head = store.linear("lm_head")
+            self._lm_head = store.linear_of(self._embedding.table, "lm_head")
+        else:
+            self._lm_head = store.linear("lm_head")
         self.weight_bytes = store.nbytes
-        self._rotary = RotaryEmbedding(config.rotary, device)
+        self._rotaries = [rotary_embedding(rotary, device) for rotary in config.rotaries]
 
-    @staticmethod
-    def _layer(store: ParameterStore, prefix: str) -> DecoderLayer:
-        return DecoderLayer(
-            attention_norm=store.tensors[prefix + "attention_norm.weight"],
-            qkv=store.linear(prefix + "qkv"),
-            attention_output=store.linear(prefix + "attention_output"),
-            mlp_norm=store.tensors[prefix + "mlp_norm.weight"],
-            gate_up=store.gated_linear(prefix + "gate_up"),
-            down=store.linear(prefix + "down"),
-        )
+    def _layer(self, store: ParameterStore, index: int) -> Layer:
+        config = self.config
+        blocks = []
+        for block in config.layers[index]:
+            prefix = f"layers.{index}.{OPERATION_NAMES[type(block.operation)]}."
+            operation = self._operation(store, prefix, block, index)
+            blocks.append(Block(block, operation, store, prefix, config.hidden_size))
+        return Layer(blocks)
+
+    def _operation(self, store: ParameterStore, prefix: str, block: BlockConfig, index: int) -> RunOperation:
+        config = self.config
+        match block.operation:
+            case FeedForwardConfig() as feed_forward:
+                return FeedForward(feed_forward, store, prefix)
+            case MixtureConfig() as mixture:
+                return Mixture(mixture, store, prefix)
+            case (AttentionConfig() | LatentAttentionConfig()) as attention:
+                layer = sum(_has_attention(block) for layer in config.layers[:index] for block in layer)
+                rotary, group = config.rotaries.index(attention.rotary), config.cache_layout.group_of(layer)
+                if isinstance(attention, AttentionConfig):
+                    return Attention(attention, store, prefix, layer=layer, rotary=rotary, group=group)
+                return LatentAttention(attention, store, prefix, layer=layer, rotary=rotary, group=group)
 
     @property
     def num_parameters(self) -> int:
-        return sum(torch.Size(shape).numel() for shape in decoder_shapes(self.config).values())
+        return sum(torch.Size(spec.shape).numel() for spec in parameter_specs(self.config).values())
 
-    def forward(self, inputs: DecoderInput, caches: list[LayerCache]) -> Tensor:
-        """Run the new tokens through all layers, writing their keys and values into ``caches``.
+    def forward(self, inputs: ModelInput, caches: Sequence[AttentionCache]) -> Tensor:
+        """Run the new tokens through all layers, writing what attention keeps of them into ``caches``.
 
         :returns: final hidden states after the last norm, ``[tokens, hidden]``.
         """
-        hidden = embed(inputs.token_ids, self._embedding)
-        rotation = self._rotary(inputs.positions, inputs.sequence_lengths)
-        return self.layers(hidden, rotation, inputs.paging, caches)
+        rotations = [rotary(inputs.positions, inputs.sequence_lengths) for rotary in self._rotaries]
+        return self.layers(self._embedding(inputs), rotations, inputs.pagings, caches)
 
-    def prepare(self, inputs: DecoderInput, hidden: Tensor, rotation: Rotation) -> None:
+    def empty_rotations(self, rows: int) -> list[Rotation]:
+        """Memory for :meth:`prepare`'s rotations."""
+        return [rotary.empty(rows) for rotary in self._rotaries]
+
+    def prepare(self, inputs: ModelInput, hidden: Tensor, rotations: Sequence[Rotation]) -> None:
         """What :meth:`layers` starts from, into memory that is there; ``hidden`` is ``[tokens, hidden]``."""
-        torch.index_select(self._embedding, 0, inputs.token_ids, out=hidden)
-        self._rotary.write(inputs.positions, inputs.sequence_lengths, rotation)
+        self._embedding.write(inputs, hidden)
+        for rotary, rotation in zip(self._rotaries, rotations, strict=True):
+            rotary.write(inputs.positions, inputs.sequence_lengths, rotation)
 
-    def layers(self, x: Tensor, rotation: Rotation, paging: PagedBatch, caches: list[LayerCache]) -> Tensor:
-        """What :meth:`forward` does after the embedding; calls nothing but kernels."""
-        for layer, cache in zip(self._layers, caches, strict=True):
-            x = self._attention(layer, x, rotation, paging, cache)
-            x = self._feed_forward(layer, x)
-        return rms_norm(x, self._final_norm, self.config.norm_epsilon)
+    def layers(
+        self,
+        x: Tensor,
+        rotations: Sequence[Rotation],
+        pagings: Sequence[PagedBatch],
+        caches: Sequence[AttentionCache],
+    ) -> Tensor:
+        """What :meth:`forward` does after the embedding; ``x`` may be overwritten."""
+        stream, step = Stream(x), Step(rotations, pagings, caches)
+        for layer in self._layers:
+            layer(stream, step)
+        return stream.value() if self._final_norm is None else stream.normalised(self._final_norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, ``[rows, vocab]`` float32, for rows of :meth:`forward`'s result."""
-        return self._lm_head.weight.multiply(hidden, self._lm_head.bias, wide=True)
+        if self._output_projection is not None:
+            hidden = self._output_projection(hidden)
+        logits = self._lm_head.wide(hidden)
+        cap = self.config.logit_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
-    def _attention(
-        self, layer: DecoderLayer, x: Tensor, rotation: Rotation, paging: PagedBatch, cache: LayerCache
-    ) -> Tensor:
-        config = self.config
-        qkv = layer.qkv(rms_norm(x, layer.attention_norm, config.norm_epsilon))
-        query = rotate_and_store(qkv, rotation.cos, rotation.sin, paging.slots, cache)
-        attended = paged_attention(query, cache, paging, config.head_dim**-0.5)
-        return layer.attention_output(attended.view(x.shape[0], -1), residual=x)
 
-    def _feed_forward(self, layer: DecoderLayer, x: Tensor) -> Tensor:
-        normalised = rms_norm(x, layer.mlp_norm, self.config.norm_epsilon)
-        return layer.down(layer.gate_up(normalised), residual=x)
+def _has_attention(block: BlockConfig) -> bool:
+    return isinstance(block.operation, (AttentionConfig, LatentAttentionConfig))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from serving_image.errors import StartupError
 
+_Chosen = TypeVar("_Chosen")
 _MAX_BYTES = 8 << 20
 """Real files are below 100 KB; a bound keeps a mistaken path from being read whole."""
 
@@ -74,6 +75,10 @@ class HFConfig:
     def __bool__(self) -> bool:
         return bool(self._fields)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._fields.get(key) is not None
+
     def positive_int(self, key: str, default: int | None = None) -> int:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
@@ -88,6 +93,49 @@ class HFConfig:
 
     def optional_number(self, key: str) -> float | None:
         return None if self._fields.get(key) is None else self.number(key)
+
+    def optional_int(self, key: str) -> int | None:
+        return None if self._fields.get(key) is None else self.positive_int(key)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of numbers."""
+        values = self._value(key, None)
+        if not isinstance(values, list) or not all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
+        ):
+            raise self.error(f"{key} must be a list of numbers, not {str(values)[:60]}")
+        return tuple(map(float, values))
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        """A list of strings; empty if it is absent or null."""
+        values = self._fields.get(key) or []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self.error(f"{key} must be a list of strings, not {str(values)[:60]}")
+        return tuple(values)
+
+    def sections(self, key: str) -> list[HFConfig]:
+        """A list of objects; empty if it is absent or null."""
+        values = self._fields.get(key) or []
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise self.error(f"{key} must be a list of objects, not {str(values)[:60]}")
+        return [HFConfig(self.path, value) for value in values]
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers; empty if it is absent or null."""
+        values = self._fields.get(key) or []
+        if not isinstance(values, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise self.error(f"{key} must be a list of whole numbers, not {str(values)[:60]}")
+        return tuple(values)
+
+    def choice(self, key: str, choices: Mapping[str, _Chosen], default: str) -> _Chosen:
+        """What ``choices`` has for a string.
+
+        :raises StartupError: it is none of them; the error lists them.
+        """
+        value = self.string(key, default)
+        if value not in choices:
+            raise self.error(f'{key} is "{value}"; supported: {", ".join(choices)}')
+        return choices[value]
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self._value(key, default)

@@ -1,29 +1,36 @@
-"""Which architectures the engine serves, and by which module."""
+"""Which architectures the decoder serves, and by which module."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import cast
 
 from serving_image.errors import StartupError
-from serving_image.models.architectures import llama
+from serving_image.models import architectures
 from serving_image.models.config import DecoderConfig
+from serving_image.models.description import Architecture
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.weights import Source
+from serving_image.models.tensor_names import TensorNames
 
 
-class Architecture(Protocol):
-    """What a module in ``architectures`` provides."""
+@cache
+def families() -> dict[str, ModuleType]:
+    """The modules of ``architectures`` by name: every file there that states ``ARCHITECTURES``."""
+    found = [
+        import_module(f"{architectures.__name__}.{module.name}") for module in iter_modules(architectures.__path__)
+    ]
+    return {module.__name__.rpartition(".")[2]: module for module in found if hasattr(module, "ARCHITECTURES")}
 
-    def decoder_config(self, config: HFConfig, /) -> DecoderConfig: ...
 
-    def sources(self, config: DecoderConfig, /) -> dict[str, tuple[Source, ...]]: ...
-
-    def is_redundant(self, config: DecoderConfig, name: str, /) -> bool: ...
-
-
-ARCHITECTURES: dict[str, Architecture] = {"LlamaForCausalLM": llama}
+@cache
+def native_architectures() -> dict[str, Architecture]:
+    """Every architecture that the decoder serves, by its name in ``config.json``."""
+    return {name: cast(Architecture, module) for module in families().values() for name in module.ARCHITECTURES}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class ModelFolder:
 
     path: Path
     decoder: DecoderConfig
-    architecture: Architecture
+    names: TensorNames
     stated_dtype: str | None
 
     @classmethod
@@ -44,15 +51,16 @@ class ModelFolder:
         if not path.is_dir():
             raise StartupError(f"{path} is not a folder.", "Give the folder that holds the model's config.json.")
         config = HFConfig.load(path)
-        architecture = ARCHITECTURES.get(config.architecture)
+        architecture = native_architectures().get(config.architecture)
         if architecture is None:
             raise StartupError(
                 f"Architecture {config.architecture} is not supported.",
-                f"Use a model with one of: {', '.join(sorted(ARCHITECTURES))}.",
+                f"Use a model with one of: {', '.join(sorted(native_architectures()))}.",
             )
         if config.quantization_method is not None:
             raise StartupError(
                 f'The checkpoint is quantized with "{config.quantization_method}", which is not supported.',
                 "Use the unquantized checkpoint.",
             )
-        return cls(path, architecture.decoder_config(config), architecture, config.dtype)
+        description = architecture.describe(config)
+        return cls(path, description.decoder, description.names, config.dtype)

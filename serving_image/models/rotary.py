@@ -1,4 +1,4 @@
-"""Rotary frequencies under every scaling that Llama checkpoints use.
+"""Rotary frequencies under every scaling that checkpoints use.
 
 A position's cosines and sines are computed once, at load, for every position of the context: 16 MB for 32,768 positions
 of head size 128. So they are the same in every batch. Only ``dynamic`` scaling, whose frequencies follow the length of
@@ -14,15 +14,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-RotaryScaling = Literal["default", "linear", "dynamic", "llama3", "yarn"]
+RotaryScaling = Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryConfig:
-    """Rotary embedding of a model. Fields that a scaling does not use keep their defaults.
+    """Rotary embedding of a layer. Fields that a scaling does not use keep their defaults.
 
-    ``max_position`` is the context that ``dynamic`` starts to stretch beyond; ``original_max_position`` the context
-    before ``llama3`` or ``yarn`` extended it. ``attention_factor`` None means: YaRN's formula.
+    ``head_dim`` counts the elements of a head that are rotated, which may be fewer than all. ``max_position`` is the context that ``dynamic`` starts to stretch beyond; ``original_max_position`` the context
+    before ``llama3``, ``yarn`` or ``longrope`` extended it. ``attention_factor`` None means: the scaling's formula.
+    ``short_factors`` and ``long_factors`` are ``longrope``'s, one for each rotated pair.
     """
 
     head_dim: int
@@ -39,6 +40,13 @@ class RotaryConfig:
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+
+    @property
+    def depends_on_lengths(self) -> bool:
+        """Whether a token's rotation depends on the length of its sequence."""
+        return self.scaling in ("dynamic", "longrope")
 
     @property
     def extended_max_position(self) -> int:
@@ -66,24 +74,33 @@ class RotaryEmbedding:
 
     def __init__(self, config: RotaryConfig, device: torch.device) -> None:
         self._config = config
+        self._device = device
         self._amplitude = attention_amplitude(config)
         if config.scaling == "dynamic":
             # On the device now: a copy later would wait for it, and a CUDA graph cannot hold one.
             self._exponents = _exponents(config.head_dim).to(device)
         else:
             positions = torch.arange(config.extended_max_position, device=device)
-            self._table = self._rotation(positions, inverse_frequencies(config).to(device))
+            tables = [self._rotation(positions, frequencies.to(device)) for frequencies in _table_frequencies(config)]
+            self._table = Rotation(*(torch.cat(parts) for parts in zip(*tables, strict=True)))
 
     def __call__(self, positions: Tensor, sequence_lengths: Tensor) -> Rotation:
         """Rotations in float32.
 
         :param positions: ``[tokens]`` int64, from 0, below the configuration's ``extended_max_position``.
         :param sequence_lengths: ``[tokens]`` int64, the length of its sequence when the token was first seen: the whole
-            prompt's for a prompt token, ``position + 1`` for a generated one. Only ``dynamic`` looks at it.
+            prompt's for a prompt token, ``position + 1`` for a generated one. Only ``dynamic`` and ``longrope`` look at
+            it.
         """
         if self._config.scaling == "dynamic":
             return self._rotation(positions, self._dynamic_frequencies(sequence_lengths))
-        return Rotation(*(part.index_select(0, positions) for part in self._table))
+        rows = self._rows(positions, sequence_lengths)
+        return Rotation(*(part.index_select(0, rows) for part in self._table))
+
+    def empty(self, rows: int) -> Rotation:
+        """Memory for the rotations of ``rows`` tokens."""
+        shape, device = (rows, self._config.head_dim // 2), self._device
+        return Rotation(torch.empty(shape, device=device), torch.empty(shape, device=device))
 
     def write(self, positions: Tensor, sequence_lengths: Tensor, out: Rotation) -> None:
         """The same rotations, into memory that is there."""
@@ -91,8 +108,16 @@ class RotaryEmbedding:
             for part, computed in zip(out, self(positions, sequence_lengths), strict=True):
                 part.copy_(computed)
         else:
+            rows = self._rows(positions, sequence_lengths)
             for part, table in zip(out, self._table, strict=True):
-                torch.index_select(table, 0, positions, out=part)
+                torch.index_select(table, 0, rows, out=part)
+
+    def _rows(self, positions: Tensor, sequence_lengths: Tensor) -> Tensor:
+        """Rows of the table. That of ``longrope`` has two halves: for short sequences and for long ones."""
+        if self._config.scaling != "longrope":
+            return positions
+        is_long = sequence_lengths > self._config.original_max_position
+        return positions + is_long * self._config.extended_max_position
 
     def _rotation(self, positions: Tensor, frequencies: Tensor) -> Rotation:
         angles = positions[:, None].float() * frequencies
@@ -105,6 +130,36 @@ class RotaryEmbedding:
         stretch = config.factor * length / config.max_position - (config.factor - 1)
         base = config.theta * stretch ** (config.head_dim / (config.head_dim - 2))
         return 1.0 / base[:, None] ** self._exponents
+
+
+class NoRotation:
+    """For layers whose queries and keys are not rotated."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, positions: Tensor, _: Tensor) -> Rotation:
+        """Rotations of nothing."""
+        return self.empty(len(positions))
+
+    def empty(self, rows: int) -> Rotation:
+        """``[rows, 0]``, twice."""
+        return Rotation(torch.empty(rows, 0, device=self._device), torch.empty(rows, 0, device=self._device))
+
+    def write(self, positions: Tensor, sequence_lengths: Tensor, out: Rotation) -> None:
+        """Nothing is there to be written."""
+
+
+def rotary_embedding(config: RotaryConfig | None, device: torch.device) -> RotaryEmbedding | NoRotation:
+    """The rotations of a layer."""
+    return NoRotation(device) if config is None else RotaryEmbedding(config, device)
+
+
+def _table_frequencies(config: RotaryConfig) -> list[Tensor]:
+    if config.scaling != "longrope":
+        return [inverse_frequencies(config)]
+    frequencies = inverse_frequencies(config)
+    return [frequencies / torch.tensor(factors) for factors in (config.short_factors, config.long_factors)]
 
 
 def inverse_frequencies(config: RotaryConfig) -> Tensor:
@@ -120,11 +175,13 @@ def inverse_frequencies(config: RotaryConfig) -> Tensor:
 
 
 def attention_amplitude(config: RotaryConfig) -> float:
-    """The factor on cosine and sine with which YaRN sharpens attention over long contexts; 1 otherwise."""
-    if config.scaling != "yarn":
+    """The factor on cosine and sine with which YaRN and LongRoPE sharpen attention over long contexts; 1 otherwise."""
+    if config.scaling not in ("yarn", "longrope"):
         return 1.0
     if config.attention_factor is not None:
         return config.attention_factor
+    if config.scaling == "longrope":
+        return _longrope_amplitude(config.factor, config.original_max_position)
     if config.mscale and config.mscale_all_dim:
         return _yarn_amplitude(config.factor, config.mscale) / _yarn_amplitude(config.factor, config.mscale_all_dim)
     return _yarn_amplitude(config.factor, 1.0)
@@ -159,6 +216,11 @@ def _yarn_dimension(config: RotaryConfig, turns: float) -> float:
     """The (fractional) pair that turns this often within the original context."""
     wavelength = config.original_max_position / (turns * 2 * math.pi)
     return config.head_dim * math.log(wavelength) / (2 * math.log(config.theta))
+
+
+def _longrope_amplitude(factor: float, original_max_position: int) -> float:
+    """Ding et al. 2024, arXiv 2402.13753."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original_max_position))
 
 
 def _yarn_amplitude(factor: float, mscale: float) -> float:

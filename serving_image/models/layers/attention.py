@@ -1,0 +1,67 @@
+"""Attention over paged keys and values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.attention import PLAIN, AttentionVariant, LayerCache, paged_attention
+from kernels.rotate_and_store import HeadNorms, rotate_and_store
+from serving_image.models.config import AttentionConfig, QKNormConfig
+from serving_image.models.layers.step import Step
+from serving_image.models.parameter_store import ParameterStore
+
+
+class Attention:
+    """qkv ─► clip ─► rotate and store ─► attention ─► output.
+
+    :param layer: the number of this attention layer, of its rotary embedding and of its cache group.
+    """
+
+    def __init__(
+        self, config: AttentionConfig, store: ParameterStore, prefix: str, *, layer: int, rotary: int, group: int
+    ) -> None:
+        self._clip = config.clip
+        self._scale = config.head_dim**-0.5 if config.scale is None else config.scale
+        self._layer, self._rotary, self._group = layer, rotary, group
+        self._qkv = store.linear(prefix + "qkv")
+        self._output = store.linear(prefix + "output")
+        self._norms = None if config.qk_norm is None else _head_norms(config.qk_norm, store, prefix)
+        self._variant = _variant(config, store, prefix)
+
+    def __call__(self, x: Tensor, step: Step, residual: Tensor | None) -> Tensor:
+        cache, paging, rotation = step.caches[self._layer], step.pagings[self._group], step.rotations[self._rotary]
+        if not isinstance(cache, LayerCache):
+            raise TypeError("attention over keys and values needs a LayerCache")
+        qkv = self._qkv(x)
+        if self._clip is not None:
+            qkv.clamp_(-self._clip, self._clip)
+        query = rotate_and_store(qkv, rotation.cos, rotation.sin, paging.slots, cache, self._norms)
+        attended = paged_attention(query, cache, paging, self._scale, self._variant)
+        return self._output(attended.view(x.shape[0], -1), residual)
+
+
+def _head_norms(config: QKNormConfig, store: ParameterStore, prefix: str) -> HeadNorms:
+    query, key = prefix + "query_norm", prefix + "key_norm"
+    return HeadNorms(
+        store.tensor(query + ".weight"),
+        store.tensor(key + ".weight"),
+        config.epsilon,
+        config.kind,
+        config.extent,
+        store.bias(query),
+        store.bias(key),
+        config.after_rotation,
+    )
+
+
+def _variant(config: AttentionConfig, store: ParameterStore, prefix: str) -> AttentionVariant:
+    slopes = config.alibi_slopes
+    variant = AttentionVariant(
+        window=config.window,
+        softcap=config.softcap,
+        alibi_slopes=None if slopes is None else torch.tensor(slopes, dtype=torch.float32, device=store.device),
+        sinks=store.tensor(prefix + "sinks") if config.has_sinks else None,
+    )
+    plain = config.window is None and config.softcap is None and slopes is None and not config.has_sinks
+    return PLAIN if plain else variant

@@ -1,0 +1,1 @@
+"""Every family of models, held to an implementation that is not ours."""

@@ -1,0 +1,64 @@
+"""A tiny checkpoint of a family, and the independent truth about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+VOCAB_SIZE = 199
+
+Reference = Callable[[list[int]], Tensor]
+"""From the tokens of one sequence to the scores after each, ``[tokens, vocab]`` float32."""
+
+
+class Case(NamedTuple):
+    """One configuration of a family.
+
+    ``write`` saves a checkpoint with random weights into a folder and returns what it computes by other means. Contexts
+    are up to ``max_tokens`` long: 174 unless the configuration has a reason.
+    """
+
+    name: str
+    write: Callable[[Path], Reference]
+    max_tokens: int = 174
+
+
+def transformers_case(name: str, config_class: type[PretrainedConfig], **settings: Any) -> Case:
+    """A configuration that Transformers itself runs; without remote code, in float32, by its plainest attention.
+
+    :param settings: beside a vocabulary of :data:`VOCAB_SIZE` and weights wide enough that attention matters.
+    """
+
+    def write(folder: Path) -> Reference:
+        torch.manual_seed(len(name))
+        config = config_class(**({"vocab_size": VOCAB_SIZE, "initializer_range": 0.2} | settings))
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+        perturb(model)
+        model.save_pretrained(folder)
+        return transformers_reference(model)
+
+    return Case(name, write)
+
+
+def perturb(model: torch.nn.Module) -> None:
+    """Move vectors off their initial zeros and ones, which would hide whether they are read at all."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
+def transformers_reference(model: PreTrainedModel) -> Reference:
+    """The scores of a model of Transformers."""
+
+    @torch.inference_mode()
+    def reference(tokens: list[int]) -> Tensor:
+        logits: Tensor = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+        return logits
+
+    return reference

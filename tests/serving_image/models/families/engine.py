@@ -1,0 +1,115 @@
+"""The decoder on a paged cache, step by step, without the scheduler: what it scores at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels.attention import LayerCache, PagedBatch
+from kernels.latent_attention import LatentCache
+from kernels.linear import EXACT
+from serving_image.models.cache_layout import CacheShape, LatentShape
+from serving_image.models.checkpoint import Checkpoint, weight_files
+from serving_image.models.decoder import Decoder
+from serving_image.models.interface import AttentionCache, ModelInput
+from serving_image.models.parameters import parameter_specs
+from serving_image.models.registry import ModelFolder
+from serving_image.models.weights import check_complete, iter_parameters
+
+BLOCK_SIZE = 32
+_CPU = torch.device("cpu")
+
+
+def load(folder: Path) -> Decoder:
+    """The decoder of a model folder, in float32 on the CPU."""
+    model = ModelFolder.open(folder)
+    specs = parameter_specs(model.decoder)
+    with ExitStack() as stack:
+        checkpoint = Checkpoint.open(weight_files(folder), stack)
+        check_complete(checkpoint, specs, model.names, tied=model.decoder.tie_word_embeddings)
+        parameters = iter_parameters(checkpoint, specs, model.names, torch.float32, _CPU)
+        return Decoder(model.decoder, parameters, torch.float32, _CPU, EXACT)
+
+
+class Run(NamedTuple):
+    """A sequence that was computed: its tokens, and the scores after each of them but the last."""
+
+    tokens: list[int]
+    scores: Tensor
+
+
+def run(decoder: Decoder, prompts: Sequence[Sequence[int]], new_tokens: int, chunks: Sequence[int] = ()) -> list[Run]:
+    """Greedy decoding of all prompts side by side, on a cache full of NaN.
+
+    :param chunks: sizes of the prompts' first pieces; what is left is one piece.
+    """
+    sequences = [list(prompt) for prompt in prompts]
+    longest = max(map(len, sequences)) + new_tokens
+    blocks = -(-longest // BLOCK_SIZE)
+    caches = [_cache(shape, len(prompts) * blocks) for shape in decoder.config.cache_layout.shapes]
+    # Neighbouring blocks of a sequence lie apart.
+    tables = torch.arange(len(prompts) * blocks, dtype=torch.int32).view(blocks, -1).t().contiguous()
+    done, scores = [0] * len(prompts), [[] for _ in prompts]
+    for size in [*chunks, longest]:
+        _advance(decoder, caches, tables, sequences, done, scores, size)
+    for _ in range(new_tokens):
+        for sequence, rows in zip(sequences, scores, strict=True):
+            sequence.append(int(rows[-1][-1].argmax()))
+        if new_tokens:
+            _advance(decoder, caches, tables, sequences, done, scores, 1)
+    return [Run(sequence, torch.cat(rows)[:-1]) for sequence, rows in zip(sequences, scores, strict=True)]
+
+
+def _cache(shape: CacheShape | LatentShape, blocks: int) -> AttentionCache:
+    nan = float("nan")
+    if isinstance(shape, LatentShape):
+        return LatentCache(torch.full((blocks, BLOCK_SIZE, shape.elements), nan), shape.latent_dim)
+    size = (blocks, shape.kv_heads, BLOCK_SIZE, shape.head_dim)
+    return LayerCache(torch.full(size, nan), torch.full(size, nan))
+
+
+@torch.inference_mode()
+def _advance(
+    decoder: Decoder,
+    caches: list[AttentionCache],
+    tables: Tensor,
+    sequences: list[list[int]],
+    done: list[int],
+    scores: list[list[Tensor]],
+    size: int,
+) -> None:
+    """The next tokens of every sequence that has some left, ``size`` at most."""
+    live = [index for index, sequence in enumerate(sequences) if done[index] < len(sequence)]
+    if not live:
+        return
+    counts = [min(size, len(sequences[index]) - done[index]) for index in live]
+    positions = [torch.arange(done[index], done[index] + count) for index, count in zip(live, counts, strict=True)]
+    slots = [
+        tables[index][where // BLOCK_SIZE].long() * BLOCK_SIZE + where % BLOCK_SIZE
+        for index, where in zip(live, positions, strict=True)
+    ]
+    paging = PagedBatch(
+        query_starts=torch.tensor([0, *counts]).cumsum(0).to(torch.int32),
+        context_lengths=torch.tensor([int(where[-1]) + 1 for where in positions], dtype=torch.int32),
+        block_tables=tables[live].contiguous(),
+        slots=torch.cat(slots),
+    )
+    inputs = ModelInput(
+        token_ids=torch.cat(
+            [torch.tensor(sequences[index])[where] for index, where in zip(live, positions, strict=True)]
+        ),
+        positions=torch.cat(positions),
+        sequence_lengths=torch.cat(
+            [torch.full_like(where, len(sequences[index])) for index, where in zip(live, positions, strict=True)]
+        ),
+        pagings=(paging,) * len(decoder.config.cache_layout.groups),
+    )
+    logits = decoder.logits(decoder.forward(inputs, caches))
+    for index, count, rows in zip(live, counts, logits.split(counts), strict=True):
+        scores[index].append(rows.clone())
+        done[index] += count
