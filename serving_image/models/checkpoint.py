@@ -28,8 +28,8 @@ _SAFETENSORS_TYPES = {
 class _Format(NamedTuple):
     """File names of one way to store weights."""
 
-    index: str
-    single: str
+    index_file: str
+    single_file: str
     pattern: str
 
 
@@ -45,11 +45,11 @@ def weight_files(folder: Path) -> list[Path]:
     :raises StartupError: there are none, or one that the index lists is absent.
     """
     for layout in _FORMATS:
-        index = folder / layout.index
+        index = folder / layout.index_file
         if index.is_file():
             return _indexed_files(index)
-        if (folder / layout.single).is_file():
-            return [folder / layout.single]
+        if (folder / layout.single_file).is_file():
+            return [folder / layout.single_file]
         if files := sorted(folder.glob(layout.pattern)):
             return files
     raise StartupError(

@@ -11,7 +11,7 @@ A layer is a tuple of blocks along one residual stream, so its topology is data:
                       └─────────────┘                               └─────────────────────┘
     sandwich       x ─┬─ norm ─ f ─ output_norm ─ + ─►    post-LN   x ─┬─ f ─ + ─ stream_norm ─►
                       └───────────────────────────┘                    └──────┘
-    parallel       the second block reads "layer_input" instead of the "stream", through a norm of its own or the "shared" one
+    parallel       the second block reads the "layer_input" instead of the "stream", by a norm of its own or "shared"
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class MixtureConfig:
 
     :ivar router_bias: the router's product has a bias; ``selection_bias``: one that counts for the choice only
         (DeepSeek-V3).
-    :ivar shared: experts that every token goes to, as one feed-forward block; ``shared_gate``: its result is weighted by
-        the sigmoid of a product of its own (Qwen2-MoE).
+    :ivar shared: experts that every token goes to, as one feed-forward block; ``shared_gate``: its result is weighted
+        by the sigmoid of a product of its own (Qwen2-MoE).
     """
 
     num_experts: int

@@ -114,8 +114,8 @@ class ParameterStore:
         return Linear(self._weights[module], self.bias(module))
 
     def linear_of(self, tensor: Tensor, module: str) -> Linear:
-        """A linear layer by the weight of another parameter, such as a tied embedding: lookup needs the plain layout and
-        the product the packed one, so it is held in both."""
+        """A linear layer by the weight of another parameter, such as a tied embedding: lookup needs the plain layout
+        and the product the packed one, so it is held in both."""
         self._weights[module] = self._layout.weight(tensor)
         return self.linear(module)
 
@@ -128,8 +128,10 @@ class ParameterStore:
     @property
     def nbytes(self) -> int:
         """Memory that the parameters take."""
-        parts = (*self._weights.values(), *self._gated.values(), *self._experts.values(), *self._tensors.values())
-        return sum(part.nbytes for part in parts)
+        products = sum(weight.nbytes for weight in self._weights.values())
+        gates = sum(weight.nbytes for weight in self._gated.values())
+        experts = sum(weights.nbytes for weights in self._experts.values())
+        return products + gates + experts + sum(tensor.nbytes for tensor in self._tensors.values())
 
 
 def _mixtures(config: DecoderConfig) -> dict[str, MixtureConfig]:

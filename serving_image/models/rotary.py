@@ -21,8 +21,9 @@ RotaryScaling = Literal["default", "linear", "dynamic", "llama3", "yarn", "longr
 class RotaryConfig:
     """Rotary embedding of a layer. Fields that a scaling does not use keep their defaults.
 
-    ``head_dim`` counts the elements of a head that are rotated, which may be fewer than all. ``max_position`` is the context that ``dynamic`` starts to stretch beyond; ``original_max_position`` the context
-    before ``llama3``, ``yarn`` or ``longrope`` extended it. ``attention_factor`` None means: the scaling's formula.
+    ``head_dim`` counts the elements of a head that are rotated, which may be fewer than all. ``max_position`` is the
+    context that ``dynamic`` starts to stretch beyond; ``original_max_position`` the context before ``llama3``, ``yarn``
+    or ``longrope`` extended it. ``attention_factor`` None means: the scaling's formula.
     ``short_factors`` and ``long_factors`` are ``longrope``'s, one for each rotated pair.
     """
 
@@ -52,8 +53,8 @@ class RotaryConfig:
     def extended_max_position(self) -> int:
         """The longest context in tokens that the model is meant for.
 
-        Checkpoints with ``linear`` and ``llama3`` scaling state the extended context as their maximum; ``dynamic``
-        ones state the context before stretching; ``yarn`` ones are seen either way.
+        Checkpoints with ``linear``, ``llama3`` and ``longrope`` scaling state the extended context as their maximum;
+        ``dynamic`` ones state the context before stretching; ``yarn`` ones are seen either way.
         """
         if self.scaling == "dynamic":
             return int(self.max_position * self.factor)

@@ -101,7 +101,7 @@ def _sources(
         origin, suffix = names[modules[0] if modules[0] in names else modules[1]], f".{kind}"
     if isinstance(origin, Computed):
         return origin
-    parts = origin if isinstance(origin, tuple) and not isinstance(origin, From) else (origin,)
+    parts = (origin,) if isinstance(origin, (str, From)) else origin
     sizes = spec.parts if len(parts) > 1 else spec.shape[:1]
     found = []
     for part, size in zip(parts, sizes, strict=True):

@@ -15,6 +15,11 @@ def _same_shape(shape: Shape) -> Shape:
     return shape
 
 
+def _divided(tensor: Tensor, *sizes: int) -> Tensor:
+    """The rows in several dimensions."""
+    return tensor.reshape(*sizes, *tensor.shape[1:])
+
+
 @dataclass(frozen=True)
 class Transform:
     """A change of a tensor, and the shape that must be stored for a wanted one.
@@ -53,35 +58,35 @@ def half_rotation(head_dim: int, rotary_dim: int | None = None) -> Transform:
     pairs ``(i, i + rotary_dim / 2)``. Scores do not change, since queries and keys are reordered alike."""
     size = head_dim if rotary_dim is None else rotary_dim
     order = torch.cat((torch.arange(0, size, 2), torch.arange(1, size, 2), torch.arange(size, head_dim)))
-    return Transform(lambda tensor: tensor.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1))
+    return Transform(lambda tensor: _divided(tensor, -1, head_dim)[:, order].flatten(0, 1))
 
 
 def last_rotation(head_dim: int, rotary_dim: int) -> Transform:
     """The same where the *last* ``rotary_dim`` elements of a head are rotated; they stay the last (DeepSeek)."""
     start = head_dim - rotary_dim
     order = torch.cat((torch.arange(start), torch.arange(start, head_dim, 2), torch.arange(start + 1, head_dim, 2)))
-    return Transform(lambda tensor: tensor.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1))
+    return Transform(lambda tensor: _divided(tensor, -1, head_dim)[:, order].flatten(0, 1))
 
 
-def of_qkv(config_heads: int, kv_heads: int, head_dim: int, part: Transform) -> Transform:
+def of_qkv(num_heads: int, kv_heads: int, head_dim: int, part: Transform) -> Transform:
     """``part`` on the queries' and on the keys' rows of a fused ``[q | k | v]``."""
-    sizes = [config_heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
+    keys, values = num_heads * head_dim, (num_heads + kv_heads) * head_dim
 
     def apply(tensor: Tensor) -> Tensor:
-        query, key, value = tensor.split(sizes)
+        query, key, value = tensor.tensor_split((keys, values))
         return torch.cat((part.apply(query), part.apply(key), value))
 
     return Transform(apply)
 
 
 def grouped_qkv(num_heads: int, kv_heads: int, head_dim: int) -> Transform:
-    """From ``[kv_heads, queries of the group … | key | value]`` to ``[q | k | v]``; with as many key/value heads as heads
-    that is ``[heads, 3, head_dim]``."""
+    """From ``[kv_heads, queries of the group … | key | value]`` to ``[q | k | v]``; with a key/value head for each
+    head, that is from ``[heads, 3, head_dim]``."""
     group = num_heads // kv_heads
 
     def apply(tensor: Tensor) -> Tensor:
-        groups = tensor.unflatten(0, (kv_heads, group + 2, head_dim))
-        query, key, value = groups.split((group, 1, 1), dim=1)
+        groups = _divided(tensor, kv_heads, group + 2, head_dim)
+        query, key, value = groups.tensor_split((group, group + 1), dim=1)
         return torch.cat([part.flatten(0, 2) for part in (query, key, value)])
 
     return Transform(apply)
@@ -99,7 +104,7 @@ def item(index: int, total: int) -> Transform:
 
 def alternating(parts: int = 2) -> Transform:
     """From rows that alternate between projections, ``gate, up, gate, up …``, to one projection after another."""
-    return Transform(lambda tensor: tensor.unflatten(0, (-1, parts)).transpose(0, 1).flatten(0, 1))
+    return Transform(lambda tensor: _divided(tensor, -1, parts).transpose(0, 1).flatten(0, 1))
 
 
 def swapped_halves() -> Transform:
@@ -112,6 +117,6 @@ def latent_up(num_heads: int, nope_dim: int, value_dim: int, which: str) -> Tran
     nope or value, latent]``."""
     picked = slice(None, nope_dim) if which == "key" else slice(nope_dim, None)
     return Transform(
-        lambda tensor: tensor.unflatten(0, (num_heads, nope_dim + value_dim))[:, picked],
+        lambda tensor: _divided(tensor, num_heads, nope_dim + value_dim)[:, picked],
         lambda shape: (num_heads * (nope_dim + value_dim), shape[2]),
     )

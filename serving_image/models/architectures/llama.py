@@ -7,17 +7,17 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import gated_activation, heads, rms_norm, tied
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_config
-from serving_image.models.tensor_names import TensorNames
+from serving_image.models.tensor_names import Origin, TensorNames
 
 ARCHITECTURES = ("LlamaForCausalLM", "AquilaModel", "AquilaForCausalLM", "XverseForCausalLM")
 
-TOP = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
-ATTENTION = {
+TOP: dict[str, Origin] = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
+ATTENTION: dict[str, Origin] = {
     "attention.norm": "input_layernorm",
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attention.output": "self_attn.o_proj",
 }
-FEED_FORWARD = {
+FEED_FORWARD: dict[str, Origin] = {
     "feed_forward.norm": "post_attention_layernorm",
     "feed_forward.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "feed_forward.down": "mlp.down_proj",

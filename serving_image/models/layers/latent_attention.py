@@ -60,7 +60,7 @@ class LatentAttention:
         """``[tokens, heads, latent + rope]``."""
         config = self._config
         absorbed = query.new_empty(query.shape[0], config.num_heads, config.latent_dim + config.rope_dim)
-        nope, rope = query.split((config.nope_dim, config.rope_dim), dim=2)
-        absorbed[..., : config.latent_dim] = torch.bmm(nope.transpose(0, 1), self._key_up).transpose(0, 1)
-        absorbed[..., config.latent_dim :] = rope
+        unrotated = query[..., : config.nope_dim].transpose(0, 1)
+        absorbed[..., : config.latent_dim] = torch.bmm(unrotated, self._key_up).transpose(0, 1)
+        absorbed[..., config.latent_dim :] = query[..., config.nope_dim :]
         return absorbed

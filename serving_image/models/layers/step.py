@@ -11,7 +11,7 @@ from serving_image.models.rotary import Rotation
 
 
 class Step(NamedTuple):
-    """A batch on the device: rotations by rotary embedding, pagings by group of the cache, caches by attention layer."""
+    """A batch on the device: rotations by rotary embedding, pagings by cache group, caches by attention layer."""
 
     rotations: Sequence[Rotation]
     pagings: Sequence[PagedBatch]
