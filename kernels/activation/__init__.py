@@ -22,8 +22,8 @@ def gated(gate_up: Tensor, kind: GatedKind) -> Tensor:
         from kernels.activation import triton as form
 
         return form.gated(gate_up, kind)
-    if supports(gate_up) and kind == "silu":
-        return native.gated(gate_up)
+    if supports(gate_up):
+        return native.gated(gate_up, kind)
     return cpu.gated(gate_up, kind)
 
 
@@ -37,6 +37,8 @@ def activate(x: Tensor, kind: Kind) -> Tensor:
         from kernels.activation import triton as form
 
         return form.activate_rows(x, kind)
+    if supports(x):
+        return native.activate(x, kind)
     return cpu.activate(x, kind)
 
 
@@ -53,4 +55,6 @@ def xielu(x: Tensor, alpha_p: float, alpha_n: float, beta: float, epsilon: float
         from kernels.activation import triton as form
 
         return form.xielu(x, alpha_p, alpha_n, beta, epsilon)
+    if supports(x):
+        return native.xielu(x, alpha_p, alpha_n, beta, epsilon)
     return cpu.xielu(x, alpha_p, alpha_n, beta, epsilon)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from kernels import gpu
-from kernels.layer_norm import cpu
+from kernels.layer_norm import cpu, native
+from kernels.native.library import supports
 
 __all__ = ["layer_norm"]
 
@@ -18,14 +20,18 @@ def layer_norm(
 
     :param x: ``[tokens, hidden]``, contiguous.
     :param weight: ``[hidden]``, of the dtype of ``x`` or float32; ones where a model has none.
-    :param bias: like ``weight``; None: zeros.
+    :param bias: like ``weight``, of its dtype; None: zeros.
     :param residual: like ``x``; ``residual + x``, which replaces it in place, is normalised instead of ``x``.
     :returns: like ``x``. Method: Ba, Kiros and Hinton 2016, arXiv 1607.06450.
+    :raises ValueError: weight and bias are of other dtypes.
     """
+    if weight.dtype not in {x.dtype, torch.float32} or (bias is not None and bias.dtype != weight.dtype):
+        shift = "none" if bias is None else bias.dtype
+        raise ValueError(f"x is {x.dtype}, weight {weight.dtype}, bias {shift}; both must be like x or float32")
     if gpu.serves(x):
         from kernels.layer_norm import triton as form
 
         return form.layer_norm(x, weight, bias, epsilon, residual)
-    if residual is not None:
-        x = residual.add_(x)
-    return cpu.layer_norm(x, weight, bias, epsilon)
+    if supports(x):
+        return native.layer_norm(x, weight, bias, epsilon, residual)
+    return cpu.layer_norm(x if residual is None else residual.add_(x), weight, bias, epsilon)

@@ -39,8 +39,8 @@ class Exact:
         """The same for the fused first half of a gated feed-forward block; see :class:`GatedWeight`."""
         if gpu.serves(weight):
             return DeviceGate(weight, kind)
-        if kind == "silu" and native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
-            return FusedGate(weight, native.PackedWeight)
+        if native.can_pack(weight) and FusedGate.can_hold(weight) and not has_bias:
+            return FusedGate(weight, native.PackedWeight, kind)
         return SeparateGate(self.weight(weight), kind)
 
     def experts(
@@ -78,8 +78,8 @@ class Int8:
 
     def gated(self, weight: Tensor, *, has_bias: bool, kind: GatedKind = "silu") -> GatedWeight:
         """See :meth:`Exact.gated`."""
-        if kind == "silu" and native.can_pack_int8(weight) and FusedGate.can_hold(weight) and not has_bias:
-            return FusedGate(weight, native.Int8Weight)
+        if native.can_pack_int8(weight) and FusedGate.can_hold(weight) and not has_bias:
+            return FusedGate(weight, native.Int8Weight, kind)
         return SeparateGate(self.weight(weight), kind)
 
     def experts(

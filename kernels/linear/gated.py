@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from kernels.activation import GatedKind, gated
+from kernels.activation.native import NUMBERS
 from kernels.linear import native
 from kernels.linear.weight import Weight
 from kernels.native import library
@@ -48,7 +49,9 @@ class FusedGate:
     Each panel of 32 columns holds 16 of the gate and the 16 of the other half that they multiply.
     """
 
-    def __init__(self, weight: Tensor, layout: type[native.PackedWeight] | type[native.Int8Weight]) -> None:
+    def __init__(
+        self, weight: Tensor, layout: type[native.PackedWeight] | type[native.Int8Weight], kind: GatedKind
+    ) -> None:
         rows, depth = weight.shape
         interleaved = weight.view(2, -1, _LANES, depth).transpose(0, 1).reshape(rows, depth)
         self._packed = layout(interleaved)
@@ -56,6 +59,7 @@ class FusedGate:
         self._shape = weight.shape
         self._multiply = library.function(f"gated{layout.kind}", weight.dtype)
         self._dtype = weight.dtype
+        self._kind = NUMBERS[kind]
 
     @classmethod
     def can_hold(cls, weight: Tensor) -> bool:
@@ -69,5 +73,5 @@ class FusedGate:
         columns, depth = self._shape
         native.check_input(x, depth, self._dtype)
         out = library.result((x.shape[0], columns // 2), self._dtype)
-        self._multiply(x.data_ptr(), x.shape[0], depth, columns, self._packed.address, out.data_ptr())
+        self._multiply(x.data_ptr(), x.shape[0], depth, columns, self._packed.address, self._kind, out.data_ptr())
         return out

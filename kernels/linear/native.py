@@ -53,8 +53,7 @@ class _Packed:
         self._columns, self._depth = shape
         self._dtype = dtype
         self._multiply = library.function(f"linear{self.kind}", dtype)
-        wide = "_bf16" if dtype == torch.bfloat16 else ""
-        self._multiply_wide = library.function(f"linear{self.kind}{wide}", torch.float32)
+        self._multiply_wide = library.mixed_function(f"linear{self.kind}", dtype, torch.float32)
 
     def multiply(
         self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, wide: bool = False

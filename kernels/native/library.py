@@ -25,7 +25,9 @@ _SUFFIXES = {float32: "f32", bfloat16: "bf16"}
 
 _P, _I = c_void_p, c_int64
 _LINEAR = [_P, _I, _I, _I, _P, _P, _P, _P]
-_GATED = [_P, _I, _I, _I, _P, _P]
+_GATED = [_P, _I, _I, _I, _P, _I, _P]
+_RMS_NORM = [_P, _P, _P, _I, _I, c_float, _P]
+_LAYER_NORM = [_P, _P, _P, _P, _I, _I, c_float, _P]
 _PACK = [_P, _I, _I, _P]
 _SIGNATURES: dict[str, list[Any]] = {
     "pack_f32": _PACK,
@@ -42,10 +44,18 @@ _SIGNATURES: dict[str, list[Any]] = {
     "gated_bf16": _GATED,
     "gated_int8_f32": _GATED,
     "gated_int8_bf16": _GATED,
-    "rms_norm_f32": [_P, _P, _I, _I, c_float, _P],
-    "rms_norm_bf16": [_P, _P, _I, _I, c_float, _P],
-    "silu_and_mul_f32": [_P, _I, _I, _P],
-    "silu_and_mul_bf16": [_P, _I, _I, _P],
+    "rms_norm_f32": _RMS_NORM,
+    "rms_norm_bf16": _RMS_NORM,
+    "rms_norm_bf16_f32": _RMS_NORM,
+    "layer_norm_f32": _LAYER_NORM,
+    "layer_norm_bf16": _LAYER_NORM,
+    "layer_norm_bf16_f32": _LAYER_NORM,
+    "activate_f32": [_P, _I, _I, _P],
+    "activate_bf16": [_P, _I, _I, _P],
+    "gate_f32": [_P, _I, _I, _I, _P],
+    "gate_bf16": [_P, _I, _I, _I, _P],
+    "xielu_f32": [_P, _I, c_float, c_float, c_float, c_float, _P],
+    "xielu_bf16": [_P, _I, c_float, c_float, c_float, c_float, _P],
     "rotate_and_store_f32": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
     "rotate_and_store_bf16": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
     "attention_f32": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
@@ -140,6 +150,14 @@ def call_replay(calls: int, count: int) -> None:
 def function(name: str, kind: dtype) -> Kernel:
     """The library's function of this name for elements of this dtype."""
     return Kernel(f"slipway_{name}_{_SUFFIXES[kind]}")
+
+
+@cache
+def mixed_function(name: str, kind: dtype, other: dtype) -> Kernel:
+    """The same for a function of which an operand, or the result, may be of another dtype."""
+    if kind == other:
+        return function(name, kind)
+    return function(f"{name}_{_SUFFIXES[kind]}", other)
 
 
 def result(shape: tuple[int, ...], kind: dtype) -> Tensor:

@@ -7,10 +7,17 @@ from torch import Tensor
 from kernels.native import library
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None) -> Tensor:
     """See :func:`kernels.rms_norm.rms_norm`."""
-    out = library.result(tuple(x.shape), x.dtype)
-    library.function("rms_norm", x.dtype)(
-        x.data_ptr(), weight.data_ptr(), x.shape[0], x.shape[1], epsilon, out.data_ptr()
+    rows, width = x.shape
+    out = library.result((rows, width), x.dtype)
+    library.mixed_function("rms_norm", x.dtype, weight.dtype)(
+        x.data_ptr(),
+        None if residual is None else residual.data_ptr(),
+        weight.data_ptr(),
+        rows,
+        width,
+        float(epsilon),
+        out.data_ptr(),
     )
     return out

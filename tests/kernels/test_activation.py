@@ -14,6 +14,8 @@ from transformers.activations import ACT2FN, XIELUActivation
 
 from kernels import activation
 from kernels.activation import GatedKind, Kind, cpu, reference
+from kernels.native import library
+from kernels.native.program import Arena, Program
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
 XIELU = (0.7, 0.9, 0.5, -1e-6)
@@ -86,6 +88,15 @@ def test_xielu_near_zero_keeps_its_slope(request: pytest.FixtureRequest, device:
     expected = torch.where(wide > 0, 0.7 * wide**2, 0.9 * (wide.clamp_max(-1e-6).expm1() - wide)) + 0.5 * wide
     error = activation.xielu(x.to(where), *XIELU).cpu().double() - expected
     assert (error.abs() <= 4e-7 * (wide.abs() + wide**2) + 1e-12).all()
+
+
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_all_can_be_recorded(name: str) -> None:
+    x = _random(0, torch.bfloat16, 2, 64)
+    program = Program(lambda: FORMS["chosen"][name](x), Arena(1 << 12))
+    x.copy_(_random(1, torch.bfloat16, 2, 64))
+    assert torch.equal(program.replay(), FORMS["chosen"][name](x))
 
 
 #: What configurations call them: some names are of one formula.

@@ -1,10 +1,9 @@
-"""The smaller operations: each CPU form against its reference, each reference against its definition."""
+"""Products with weights in every CPU layout against their definition."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -12,14 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import linear, rms_norm
+from kernels import linear
 from kernels.activation import GatedKind
 from kernels.activation import reference as activation_reference
 from kernels.linear import cpu as linear_cpu
 from kernels.linear import reference as linear_reference
 from kernels.native import library
-from kernels.rms_norm import cpu as rms_norm_cpu
-from kernels.rms_norm import reference as rms_norm_reference
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])
 SEEDS = st.integers(0, 2**31)
@@ -32,20 +29,6 @@ def _random(seed: int, dtype: torch.dtype, *shape: int) -> torch.Tensor:
 def _close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     tolerance = 1e-5 if expected.dtype == torch.float32 else 2e-2
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("form", [rms_norm, rms_norm_cpu], ids=["chosen", "plain torch"])
-@settings(deadline=None)
-@given(SEEDS, DTYPES, st.integers(1, 70), st.sampled_from([8, 64, 200]))
-def test_rms_norm(form: ModuleType, seed: int, dtype: torch.dtype, tokens: int, hidden: int) -> None:
-    x, weight = _random(seed, dtype, tokens, hidden), _random(seed + 1, dtype, hidden)
-    _close(form.rms_norm(x, weight, 1e-5), rms_norm_reference.rms_norm(x, weight, 1e-5))
-
-
-def test_rms_norm_by_hand() -> None:
-    x = torch.tensor([[3.0, 4.0]])
-    expected = torch.tensor([[3.0, 8.0]]) / math.sqrt(12.5)
-    torch.testing.assert_close(rms_norm_reference.rms_norm(x, torch.tensor([1.0, 2.0]), 0.0), expected)
 
 
 LAYOUTS = {"chosen": linear.EXACT.weight, "plain": linear.PlainWeight, "oneDNN": linear_cpu.PackedWeight}

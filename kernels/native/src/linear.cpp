@@ -14,6 +14,7 @@
 #include <cstring>
 #include <vector>
 
+#include "activation.h"
 #include "pool.h"
 #include "replay.h"
 #include "tile.h"
@@ -73,15 +74,15 @@ struct Plain {
     }
 };
 
-// SwiGLU of a weight whose panels hold 16 columns of the gate and the 16 columns of the other half that belong to them.
-template <typename Element>
+// The gated product of a weight whose panels hold 16 columns of the gate and the 16 of the other half that they scale.
+template <typename Element, typename Gate>
 struct Gated {
     Element* out;
     int64_t columns;
 
     void put(int64_t row, int64_t column, __m512 gate, __m512 up) const {
         const __mmask16 all = static_cast<__mmask16>(0xffff);
-        store(out + row * (columns / 2) + column / 2, all, _mm512_mul_ps(silu(gate), up));
+        store(out + row * (columns / 2) + column / 2, all, _mm512_mul_ps(passed<Gate>(gate), up));
     }
 };
 
@@ -224,12 +225,16 @@ void slipway_pack_bf16(const bfloat16* weight, int64_t rows, int64_t depth, bflo
     }
 #define SLIPWAY_GATED(suffix, Kind)                                                                                   \
     void slipway_gated_##suffix(const Kind::Element* x, int64_t rows, int64_t depth, int64_t columns,                 \
-                                const void* weight, Kind::Element* out) {                                             \
-        linear<Kind>(x, rows, depth, columns, weight, Gated<Kind::Element>{out, columns});                            \
+                                const void* weight, int64_t kind, Kind::Element* out) {                               \
+        with_gate(kind, [&](auto gate) {                                                                              \
+            linear<Kind>(x, rows, depth, columns, weight, Gated<Kind::Element, decltype(gate)>{out, columns});        \
+        });                                                                                                           \
     }                                                                                                                 \
     void slipway_gated_int8_##suffix(const Kind::Element* x, int64_t rows, int64_t depth, int64_t columns,            \
-                                     void* weight, Kind::Element* out) {                                              \
-        linear_int8(x, rows, depth, columns, weight, Gated<Kind::Element>{out, columns});                             \
+                                     void* weight, int64_t kind, Kind::Element* out) {                                \
+        with_gate(kind, [&](auto gate) {                                                                              \
+            linear_int8(x, rows, depth, columns, weight, Gated<Kind::Element, decltype(gate)>{out, columns});         \
+        });                                                                                                           \
     }
 
 SLIPWAY_LINEAR(f32, Float32, float32)

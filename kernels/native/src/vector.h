@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace slipway {
 
@@ -42,11 +43,6 @@ inline __m512 exponential(__m512 x) {
         sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(term));
     // Minus infinity has no rest: its result is masked out. NaN stays NaN.
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-104.0f), _CMP_NLE_UQ), sum, whole);
-}
-
-inline __m512 silu(__m512 x) {
-    const __m512 divisor = _mm512_add_ps(_mm512_set1_ps(1), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)));
-    return _mm512_div_ps(x, divisor);
 }
 
 // Calls function(offset, mask) for every sixteen of `count` elements; the mask is short in the last call.

@@ -1,0 +1,19 @@
+// Work on rows of activations, shared out among the threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "pool.h"
+#include "vector.h"
+
+namespace slipway {
+
+template <typename Function>
+void for_rows(int64_t rows, int64_t width, const Function& function) {
+    parallel_for(rows, std::max<int64_t>(1, kElementsPerPiece / width), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) function(row);
+    });
+}
+
+}  // namespace slipway
