@@ -34,22 +34,18 @@ def paged_attention(
     :param scale: positive factor on the scores, usually ``head_dim ** -0.5``.
     :param variant: window, softcap, ALiBi and sinks, see :class:`AttentionVariant`.
     :returns: ``[tokens, heads, head_dim]``, contiguous, in the dtype of ``query``.
-    :raises ValueError: the form that reads this cache does not serve the variant, the dtypes or the shapes.
+    :raises ValueError: a variant that does not fit the heads; on a GPU, dtypes or shapes that its form does not serve.
 
     The ``cpu`` form is plain torch and runs on any device; it stands in where a device has no form of its own, and
     leaves variants and caches with scales to ``reference``.
     """
+    variant.check(query.shape[1])
     if gpu.serves(query):
         from kernels.attention import triton as form
 
         return form.paged_attention(query, cache, batch, scale, variant)
     if native.stores(cache):
-        if variant != PLAIN:
-            raise ValueError(
-                "the compiled kernels have plain causal attention only: use a GPU, or a block size that is not a "
-                f"multiple of {native.PANEL}, which plain torch serves"
-            )
-        return native.paged_attention(query, cache, batch, scale)
+        return native.paged_attention(query, cache, batch, scale, variant)
     if variant != PLAIN or cache.scales is not None:
         return reference.paged_attention(query, cache, batch, scale, variant)
     return cpu.paged_attention(query, cache, batch, scale)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, float32
 
 
 class LayerCache(NamedTuple):
@@ -71,7 +71,8 @@ class PagedBatch:
     :ivar query_starts: ``[sequences + 1]``; rows ``query_starts[i] … query_starts[i + 1] - 1`` of the queries are the
         *last* tokens of sequence ``i``'s context, at least one.
     :ivar context_lengths: ``[sequences]``, in tokens, the queries' own included.
-    :ivar block_tables: ``[sequences, blocks]``, contiguous; only the entries that a context needs are read.
+    :ivar block_tables: ``[sequences, blocks]``, contiguous; only the entries that a context needs are read, and with a
+        window only those of blocks that some query of the batch sees into.
     :ivar slots: ``[tokens]`` int64, all different: where each query token's key and value go.
     :ivar launch: for a GPU; None has it read from the tensors, which waits for the device. With it, rows that only fill
         a CUDA graph are sequences of one query and a context of 0 with the slot -1; what attention yields for them is
@@ -89,16 +90,31 @@ class PagedBatch:
 class AttentionVariant:
     """What some families change about attention.
 
-    :ivar window: a query sees this many of the last tokens, itself included; None: all.
+    :ivar window: a query sees this many of the last tokens, itself included; None: all. Slots of tokens that no query
+        of the batch sees may hold anything.
     :ivar softcap: scores become ``softcap * tanh(score / softcap)`` before the mask.
-    :ivar alibi_slopes: ``[heads]`` float32; ``slope * (key position - query position)`` is added to the scores.
-    :ivar sinks: ``[heads]`` float32: the score of one more key, whose value is zero.
+    :ivar alibi_slopes: ``[heads]`` float32, contiguous; ``slope * (key position - query position)`` is added to the
+        scores.
+    :ivar sinks: ``[heads]`` float32, contiguous: the score of one more key, whose value is zero.
     """
 
     window: int | None = None
     softcap: float | None = None
     alibi_slopes: Tensor | None = None
     sinks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: a window without tokens, or a softcap that is not positive."""
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"a window of {self.window} tokens: a query sees at least itself; None is no window")
+        if self.softcap is not None and self.softcap <= 0:
+            raise ValueError(f"a softcap of {self.softcap}: it must be positive; None is no softcap")
+
+    def check(self, heads: int) -> None:
+        """:raises ValueError: slopes or sinks that are not one float32 for each of the query's ``heads``."""
+        for name, numbers in (("alibi_slopes", self.alibi_slopes), ("sinks", self.sinks)):
+            if numbers is not None and (numbers.shape != (heads,) or numbers.dtype != float32):
+                raise ValueError(f"{name} are {list(numbers.shape)} {numbers.dtype}, not [{heads}] torch.float32")
 
 
 PLAIN = AttentionVariant()

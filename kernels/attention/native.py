@@ -1,14 +1,15 @@
 """Paged attention by the compiled kernels (``kernels/native/src/attention.cpp``).
 
 All query heads of a KV head, and up to 48 query rows, share one pass over the keys. Within a block, keys and values lie
-in panels of 32 tokens, as the registers want them, so nothing is gathered or transposed on the way.
+in panels of 32 tokens, as the registers want them, so nothing is gathered or transposed on the way. With a window, only
+the panels that it reaches are looked up and read.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.attention.cache import LayerCache, PagedBatch
+from kernels.attention.cache import PLAIN, AttentionVariant, LayerCache, PagedBatch
 from kernels.native import library
 
 PANEL = 32
@@ -19,7 +20,9 @@ def stores(cache: LayerCache) -> bool:
     return library.supports(cache.key) and cache.block_size % PANEL == 0 and cache.head_dim % 2 == 0
 
 
-def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float) -> Tensor:
+def paged_attention(
+    query: Tensor, cache: LayerCache, batch: PagedBatch, scale: float, variant: AttentionVariant = PLAIN
+) -> Tensor:
     """See :func:`kernels.attention.paged_attention`."""
     tokens, heads, head_dim = query.shape
     out = library.result((tokens, heads, head_dim), query.dtype)
@@ -38,6 +41,10 @@ def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: 
         head_dim,
         cache.block_size,
         scale,
+        variant.window or 0,
+        float(variant.softcap or 0),
+        None if variant.alibi_slopes is None else variant.alibi_slopes.data_ptr(),
+        None if variant.sinks is None else variant.sinks.data_ptr(),
         out.data_ptr(),
     )
     return out

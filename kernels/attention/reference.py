@@ -16,9 +16,12 @@ def paged_attention(
     output = torch.zeros_like(query, memory_format=torch.contiguous_format)
     for index, context in enumerate(batch.context_lengths.tolist()):
         rows = slice(*batch.query_starts[index : index + 2].tolist())
-        keys, values = _gathered(cache, batch.block_tables[index], context, query.shape[1])
-        key_position = torch.arange(context, device=query.device)
-        query_position = torch.arange(context - (rows.stop - rows.start), context, device=query.device)
+        first_query = context - (rows.stop - rows.start)
+        # What the first query does not see, none sees: its blocks may belong to others by now.
+        first_key = 0 if variant.window is None else max(0, first_query + 1 - variant.window)
+        keys, values = _gathered(cache, batch.block_tables[index], slice(first_key, context), query.shape[1])
+        key_position = torch.arange(first_key, context, device=query.device)
+        query_position = torch.arange(first_query, context, device=query.device)
         distance = key_position[None, :] - query_position[:, None]
         if context:
             scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
@@ -27,16 +30,17 @@ def paged_attention(
     return output
 
 
-def gather(cache: Tensor, block_table: Tensor, context: int) -> Tensor:
-    """A sequence's tokens, ``[context, kv_heads, head_dim]``, out of ``[blocks, kv_heads, block_size, head_dim]``."""
+def gather(cache: Tensor, block_table: Tensor, seen: slice) -> Tensor:
+    """A sequence's tokens from ``seen.start`` to ``seen.stop``, ``[tokens, kv_heads, head_dim]``, out of ``[blocks,
+    kv_heads, block_size, head_dim]``."""
     block_size = cache.shape[2]
-    positions = torch.arange(context, device=cache.device)
+    positions = torch.arange(seen.start, seen.stop, device=cache.device)
     return cache[block_table[positions // block_size].long(), :, positions % block_size]
 
 
-def _gathered(cache: LayerCache, block_table: Tensor, context: int, heads: int) -> tuple[Tensor, Tensor]:
-    """Keys and values as the query heads see them, ``[context, heads, head_dim]`` float32."""
-    keys, values = (gather(part, block_table, context).float() for part in (cache.key, cache.value))
+def _gathered(cache: LayerCache, block_table: Tensor, seen: slice, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values as the query heads see them, ``[tokens, heads, head_dim]`` float32."""
+    keys, values = (gather(part, block_table, seen).float() for part in (cache.key, cache.value))
     if cache.scales is not None:
         keys, values = keys * cache.scales[0][:, None], values * cache.scales[1][:, None]
     group = heads // cache.kv_heads

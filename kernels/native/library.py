@@ -29,6 +29,8 @@ _GATED = [_P, _I, _I, _I, _P, _I, _P]
 _RMS_NORM = [_P, _P, _P, _I, _I, c_float, _P]
 _LAYER_NORM = [_P, _P, _P, _P, _I, _I, c_float, _P]
 _PACK = [_P, _I, _I, _P]
+_ROTATE = [_P, _I, _I, _I, _I, _I, _I, *[_P] * 9, c_float, _I]
+_ATTENTION = [_P, _I, *[_P] * 5, *[_I] * 6, c_float, _I, c_float, _P, _P, _P]
 _SIGNATURES: dict[str, list[Any]] = {
     "pack_f32": _PACK,
     "pack_bf16": _PACK,
@@ -56,10 +58,10 @@ _SIGNATURES: dict[str, list[Any]] = {
     "gate_bf16": [_P, _I, _I, _I, _P],
     "xielu_f32": [_P, _I, c_float, c_float, c_float, c_float, _P],
     "xielu_bf16": [_P, _I, c_float, c_float, c_float, c_float, _P],
-    "rotate_and_store_f32": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
-    "rotate_and_store_bf16": [_P, _I, _I, _I, _I, _I, _I, _P, _P, _P, _P, _P],
-    "attention_f32": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
-    "attention_bf16": [_P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, c_float, _P],
+    "rotate_and_store_f32": _ROTATE,
+    "rotate_and_store_bf16": _ROTATE,
+    "attention_f32": _ATTENTION,
+    "attention_bf16": _ATTENTION,
     "set_threads": [c_int],
     "replay": [_P, _I],
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kernels.native import library
 
-_WORDS = 16
+_WORDS = 20
 _ALIGNMENT = 64
 
 

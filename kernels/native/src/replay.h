@@ -1,4 +1,4 @@
-// Kernels that can be called later: a call is kept as its function and up to 16 words of arguments, so that the calls of a
+// Kernels that can be called later: a call is kept as its function and up to 20 words of arguments, so that the calls of a
 // whole forward pass can be made without going back to the caller between them.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace slipway {
 
-constexpr int kMaxArguments = 16;
+constexpr int kMaxArguments = 20;
 
 using Invoke = void (*)(const uint64_t* words);
 
