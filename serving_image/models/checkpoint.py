@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,11 +162,18 @@ def _torch_load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+class _Location(NamedTuple):
+    """Where a tensor is, and what it is called there."""
+
+    file: _File
+    name: str
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Open weight files and where each tensor is. Tensors are mapped, not read, until they are copied."""
 
-    location: Mapping[str, _File]
+    location: Mapping[str, _Location]
     folder: Path
 
     @classmethod
@@ -175,22 +182,40 @@ class Checkpoint:
 
         :raises StartupError: a file is damaged.
         """
-        location: dict[str, _File] = {}
+        location: dict[str, _Location] = {}
         for path in files:
             file = stack.enter_context(_opened(path))
-            location.update(dict.fromkeys(file.names(), file))
+            location.update({name: _Location(file, name) for name in file.names()})
         return cls(location, files[0].parent)
 
+    def renamed(self, rename: Callable[[str], str]) -> Checkpoint:
+        """The same tensors under other names.
+
+        :raises StartupError: two would have one name.
+        """
+        location: dict[str, _Location] = {}
+        for name, where in self.location.items():
+            other = location.setdefault(rename(name), where)
+            if other is not where:
+                raise StartupError(
+                    f"The checkpoint in {self.folder} stores one tensor twice: {other.name} and {where.name}.",
+                    "Remove the file that does not belong to it.",
+                )
+        return Checkpoint(location, self.folder)
+
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.location[name].shape(name)
+        where = self.location[name]
+        return where.file.shape(where.name)
 
     def dtype_of(self, name: str) -> torch.dtype | None:
         """A tensor's dtype; None if it is no floating dtype that weights are taken from."""
-        return self.location[name].dtype(name)
+        where = self.location[name]
+        return where.file.dtype(where.name)
 
     def read(self, name: str) -> Tensor:
         """The tensor, mapped from its file."""
-        return self.location[name].read(name)
+        where = self.location[name]
+        return where.file.read(where.name)
 
     @property
     def dtype(self) -> torch.dtype:

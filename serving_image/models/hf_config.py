@@ -72,6 +72,20 @@ class HFConfig:
             raise self.error(f"{key} must be an object, not {value!r}")
         return HFConfig(self.path, value or {})
 
+    def respelled(self, spellings: Mapping[str, str]) -> HFConfig:
+        """The same with some fields under another name as well: the one to read by the one in the file, such as
+        ``{"n_embd": "hidden_size"}``."""
+        added = {ours: self._fields[theirs] for theirs, ours in spellings.items() if theirs in self}
+        return HFConfig(self.path, {**self._fields, **added})
+
+    def demand(self, key: str, served: Any) -> None:
+        """Refuse a field that has another value than the one that is served; absent or null is well.
+
+        :raises StartupError: naming the field and both values.
+        """
+        if key in self and self._fields[key] != served:
+            raise self.error(f"{key} is {self._fields[key]!r}; only {served!r} is supported")
+
     def __bool__(self) -> bool:
         return bool(self._fields)
 
@@ -91,11 +105,13 @@ class HFConfig:
             raise self.error(f"{key} must be a positive number, not {value!r}")
         return float(value)
 
-    def optional_number(self, key: str) -> float | None:
-        return None if self._fields.get(key) is None else self.number(key)
+    def optional_number(self, key: str, default: float | None = None) -> float | None:
+        """A positive number; None if it is null, ``default`` if it is absent."""
+        return None if self._fields.get(key, default) is None else self.number(key, default)
 
-    def optional_int(self, key: str) -> int | None:
-        return None if self._fields.get(key) is None else self.positive_int(key)
+    def optional_int(self, key: str, default: int | None = None) -> int | None:
+        """A positive whole number; None if it is null, ``default`` if it is absent."""
+        return None if self._fields.get(key, default) is None else self.positive_int(key, default)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of numbers."""

@@ -57,6 +57,8 @@ class TensorNames:
     :ivar top: outside the layers; whole names.
     :ivar layer_overrides: by layer number, where layers differ.
     :ivar redundant: tensors that carry nothing, besides rotary tables, masks and a tied output layer; a pattern.
+    :ivar spellings: other names under which checkpoints store the same tensors: a pattern at the start of theirs, and
+        what stands here instead of it.
     """
 
     layer: str
@@ -64,6 +66,13 @@ class TensorNames:
     top: Mapping[str, Origin]
     layer_overrides: Mapping[int, Mapping[str, Origin]] = field(default_factory=dict)
     redundant: str | None = None
+    spellings: Mapping[str, str] = field(default_factory=dict)
+
+    def canonical(self, stored: str) -> str:
+        """What a checkpoint's tensor is called here."""
+        for pattern, replacement in self.spellings.items():
+            stored = re.sub(rf"^(?:{pattern})", replacement, stored)
+        return stored
 
     def origin(self, name: str, spec: ParameterSpec) -> tuple[Source, ...] | Computed:
         """Where a parameter comes from, in the order of its rows.

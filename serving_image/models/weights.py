@@ -23,6 +23,7 @@ def check_complete(checkpoint: Checkpoint, specs: Specs, names: TensorNames, *, 
     :param tied: the output layer is the embedding, whose copy may be there.
     :raises StartupError: naming the tensors that are missing, unexpected or of another shape.
     """
+    checkpoint = checkpoint.renamed(names.canonical)
     origins = [names.origin(name, spec) for name, spec in specs.items()]
     wanted = {
         source.name: source.stored_shape for origin in origins if not isinstance(origin, Computed) for source in origin
@@ -55,6 +56,7 @@ def iter_parameters(
     copy it. To a GPU each tensor is copied from the mapped file, and joined with others there. No more than one
     parameter, and what a transform makes of one tensor, exists besides.
     """
+    checkpoint = checkpoint.renamed(names.canonical)
     for name, spec in specs.items():
         kept = torch.float32 if spec.wide else dtype
         origin = names.origin(name, spec)
