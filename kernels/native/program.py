@@ -10,10 +10,12 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.native import library
 
@@ -21,22 +23,30 @@ _WORDS = 20
 _ALIGNMENT = 64
 
 
+class NotRecordable(ValueError):
+    """A computation that a replay would not repeat."""
+
+
 class Program:
     """Calls of compiled kernels, in order.
 
     They hold addresses, not tensors: whatever they read must stay where it is, and may change there between replays.
 
-    :param compute: what to record. It must call nothing but compiled kernels: what torch computes would not be
-        repeated.
+    :param compute: what to record: calls of compiled kernels, and views. It is run, so what it writes is written, if
+        it cannot be recorded up to where that is found.
     :param arena: where the results of the calls lie; programs that do not run at the same time can share it.
     :ivar output: the result, until the next replay of any program in the arena.
+    :raises NotRecordable: something in it is computed by torch, or by a kernel that cannot be recorded: a replay would
+        pass on what that gave when it was recorded.
     """
 
     def __init__(self, compute: Callable[[], Tensor], arena: Arena) -> None:
         self._arena = arena
         self._calls = bytearray()
-        with library.recorded_by(self):
+        watch = _NothingIsComputed()
+        with library.recorded_by(self), watch:
             self.output = arena.unleased(compute())
+        self._allocated = watch.allocated
         self._buffer = (ctypes.c_char * len(self._calls)).from_buffer(self._calls)
 
     def replay(self) -> Tensor:
@@ -48,7 +58,7 @@ class Program:
     def add(self, kernel: library.Kernel, arguments: tuple[float | None, ...]) -> None:
         """Take down a call, while the program is the recorder."""
         if kernel.recordable is None:
-            raise ValueError("this kernel cannot be recorded")
+            raise NotRecordable(f"{kernel.name} cannot be recorded")
         formats = "".join("f4x" if isinstance(argument, float) else "q" for argument in arguments)
         values = [0 if argument is None else argument for argument in arguments]
         self._calls += struct.pack(f"<Q{formats}{8 * (_WORDS - len(values))}x", kernel.recordable, *values)
@@ -56,6 +66,39 @@ class Program:
     def empty(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
         """Memory for a result, while the program is the recorder."""
         return self._arena.empty(shape, kind)
+
+
+_ALLOCATIONS = frozenset(
+    f"aten::{name}"
+    for name in ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
+)
+
+
+class _NothingIsComputed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is active, torch makes views and allocates, and nothing else.
+
+    :ivar allocated: what it allocated: recorded calls may hold addresses in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.allocated: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, _types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        with self:
+            # In inference mode also operations arrive here that are made of others: contiguous(), which may copy.
+            result = operation.decompose(*arguments, **options)
+        if result is not NotImplemented:
+            return result
+        result = operation(*arguments, **options)
+        if operation._schema.name in _ALLOCATIONS:
+            self.allocated.append(result)
+        elif not operation.is_view:
+            raise NotRecordable(f"torch computes {operation} here: a replay would not repeat it")
+        return result
 
 
 class Arena:
