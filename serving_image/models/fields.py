@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kernels.activation import GatedKind, Kind
+from kernels.moe import Router
 from serving_image.models.config import NormConfig
 from serving_image.models.hf_config import HFConfig
 
@@ -28,17 +29,19 @@ class Heads(NamedTuple):
     head_dim: int
 
 
-def heads(config: HFConfig) -> Heads:
+def heads(config: HFConfig, default_head_dim: int | None = None) -> Heads:
     """In the fields of Llama.
 
+    :param default_head_dim: where ``head_dim`` is absent; None, as where it is null: the hidden size's share.
     :raises StartupError: heads do not divide.
     """
     num_heads = config.positive_int("num_attention_heads")
+    share = max(1, config.positive_int("hidden_size") // num_heads)
     return checked_heads(
         config,
         num_heads,
         config.positive_int("num_key_value_heads", default=num_heads),
-        config.positive_int("head_dim", default=max(1, config.positive_int("hidden_size") // num_heads)),
+        config.optional_int("head_dim", default_head_dim) or share,
     )
 
 
@@ -81,3 +84,12 @@ def plain_activation(config: HFConfig, key: str = "hidden_act", default: str = "
 def tied(config: HFConfig, default: bool) -> bool:
     """``tie_word_embeddings``."""
     return config.boolean("tie_word_embeddings", default=default)
+
+
+def checked_router(config: HFConfig, router: Router, num_experts: int) -> Router:
+    """:raises StartupError: the router cannot choose among so many experts."""
+    try:
+        router.check(num_experts)
+    except ValueError as error:
+        raise config.error(f"experts cannot be chosen as it asks: {error}") from error
+    return router

@@ -59,6 +59,28 @@ def rotary_config(
     )
 
 
+def rotary_by_layer_type(
+    config: HFConfig, head_dim: int, *, default_theta: float, local_theta: float | None = None
+) -> dict[str, RotaryConfig]:
+    """The rotary embeddings of a model whose scaling is for its full layers only, by type of layer: one section for each
+    (Transformers 5), or ``rope_scaling`` for the full ones (4).
+
+    :param local_theta: the base of the sliding layers where they have no section; None: that of the full ones.
+    :raises StartupError: as :func:`rotary_config`, or there is one section for all.
+    """
+    sections = config.section("rope_parameters")
+    if sections and not ("full_attention" in sections and "sliding_attention" in sections):
+        raise config.error("rope_parameters must have a section for full_attention and one for sliding_attention")
+    full = sections.section("full_attention") if sections else config.section("rope_scaling")
+    sliding = sections.section("sliding_attention")
+    return {
+        "full_attention": rotary_config(config, head_dim, rope=full, default_theta=default_theta),
+        "sliding_attention": rotary_config(
+            config, head_dim, rope=sliding, theta=None if sections else local_theta, default_theta=default_theta
+        ),
+    }
+
+
 def _scaling_settings(
     config: HFConfig, rope: HFConfig, scaling: RotaryScaling, max_position: int, head_dim: int
 ) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Llama 1, 2 and 3, and the many checkpoints that use its architecture: Yi, Aquila, XVERSE, DeepSeek-LLM, SOLAR …"""
+"""Llama 1, 2 and 3, and the many checkpoints that use its architecture: Yi, DeepSeek-LLM, SOLAR, TinyLlama, SmolLM …"""
 
 from __future__ import annotations
 
-from serving_image.models.config import AttentionConfig, DecoderConfig, FeedForwardConfig, pre_norm_layer
+from serving_image.models.assembly import attention, decoder, gated_feed_forward, num_layers
+from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
-from serving_image.models.fields import gated_activation, heads, rms_norm, tied
+from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.rotary_settings import rotary_config
 from serving_image.models.tensor_names import Origin, TensorNames
 
-ARCHITECTURES = ("LlamaForCausalLM", "AquilaModel", "AquilaForCausalLM", "XverseForCausalLM")
+ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM", "AquilaModel", "AquilaForCausalLM", "XverseForCausalLM")
 
 TOP: dict[str, Origin] = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
 ATTENTION: dict[str, Origin] = {
@@ -28,31 +28,10 @@ NAMES = TensorNames(layer="model.layers.{}.", layers={**ATTENTION, **FEED_FORWAR
 
 def describe(config: HFConfig) -> ModelDescription:
     """Pre-normalised rotary attention and SwiGLU."""
-    num_heads, num_kv_heads, head_dim = heads(config)
-    rotary = rotary_config(config, head_dim)
-    bias = config.boolean("attention_bias", default=False)
-    mlp_bias = config.boolean("mlp_bias", default=False)
-    attention = AttentionConfig(
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        rotary=rotary,
-        qkv_bias=bias,
-        output_bias=bias,
-    )
-    feed_forward = FeedForwardConfig(
-        intermediate_size=config.positive_int("intermediate_size"),
-        gate=gated_activation(config),
-        up_bias=mlp_bias,
-        down_bias=mlp_bias,
-    )
     norm = rms_norm(config)
-    decoder = DecoderConfig(
-        vocab_size=config.positive_int("vocab_size"),
-        hidden_size=config.positive_int("hidden_size"),
-        layers=(pre_norm_layer(attention, feed_forward, norm),) * config.positive_int("num_hidden_layers"),
-        final_norm=norm,
-        max_position=rotary.extended_max_position,
-        tie_word_embeddings=tied(config, default=False),
+    layer = pre_norm_layer(
+        attention(config, bias=config.boolean("attention_bias", default=False)),
+        gated_feed_forward(config, bias=config.boolean("mlp_bias", default=False)),
+        norm,
     )
-    return ModelDescription(decoder, NAMES)
+    return ModelDescription(decoder(config, [layer] * num_layers(config), norm), NAMES)
