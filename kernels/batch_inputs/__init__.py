@@ -6,9 +6,26 @@ from torch import Tensor
 
 from kernels import gpu
 from kernels.batch_inputs import reference
-from kernels.batch_inputs.layout import ITEM_WORDS, BatchInputs, Item, RequestTables, StepSize
+from kernels.batch_inputs.layout import (
+    BLOCK_WORDS,
+    ITEM_WORDS,
+    BatchInputs,
+    Item,
+    ItemBlocks,
+    RequestTables,
+    StepSize,
+)
 
-__all__ = ["ITEM_WORDS", "BatchInputs", "Item", "RequestTables", "StepSize", "write_inputs"]
+__all__ = [
+    "BLOCK_WORDS",
+    "ITEM_WORDS",
+    "BatchInputs",
+    "Item",
+    "ItemBlocks",
+    "RequestTables",
+    "StepSize",
+    "write_inputs",
+]
 
 
 def write_inputs(words: Tensor, size: StepSize, block_size: int, tables: RequestTables, inputs: BatchInputs) -> None:

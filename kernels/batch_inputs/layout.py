@@ -3,12 +3,12 @@
 The host sends one run of int32 words per step. Everything else that a forward pass wants to know of its batch is
 worked out on the device, out of the *tables*: one row for each live request, kept from step to step::
 
-    words     │ split_tokens │ item 0: row, start, tokens, … │ item 1: … │ … │ new blocks of item 0, of item 1, … │
-                     1                ITEM_WORDS                              as many as there are
+    words     │ split_tokens │ item 0: row, start, … │ its blocks in group 0, 1, … │ item 1: … │ … │ new blocks │
+                     1             ITEM_WORDS                 BLOCK_WORDS each                        all items'
 
-An *item* is the next ``num_tokens`` tokens of one request, from position ``start``. With 256 requests that decode, and
-a new block for one in 32 of them, these are 7 KiB; the inputs that they become, with contexts of 8,192 tokens in blocks
-of 32, are 270 KiB.
+An *item* is the next ``num_tokens`` tokens of one request, from position ``start``. Layers with the same blocks are a
+*group*; most models have one. With 256 requests that decode, and a new block for one in 32 of them, these are 8 KiB;
+the inputs that they become, with contexts of 8,192 tokens in blocks of 32, are 270 KiB.
 """
 
 from __future__ import annotations
@@ -21,21 +21,32 @@ from torch import Tensor
 class Item(NamedTuple):
     """The words of one item, in their order.
 
-    ``query_start`` counts the tokens of the items before. The request's blocks from index ``first_new_block`` up to the
-    one of the item's last token are new to the tables: they are among the new blocks, the first of them number
-    ``new_blocks``. ``samples`` is 1 if a token is to be chosen after the item's last one, else 0.
+    ``query_start`` counts the tokens of the items before. ``samples`` is 1 if a token is to be chosen after the item's
+    last one, else 0.
     """
 
     row: int
     start: int
     num_tokens: int
     query_start: int
-    first_new_block: int
-    new_blocks: int
     samples: int
 
 
+class ItemBlocks(NamedTuple):
+    """The words about the blocks of an item's context in one group, in their order.
+
+    The item's request holds the blocks from index ``first`` up to the one of the item's last token; what was before,
+    its window has left. Those from index ``first_new`` on, no less than ``first``, are new to the tables: they are
+    among the new blocks, the first of them number ``new_blocks``.
+    """
+
+    first: int
+    first_new: int
+    new_blocks: int
+
+
 ITEM_WORDS = len(Item._fields)
+BLOCK_WORDS = len(ItemBlocks._fields)
 
 
 class StepSize(NamedTuple):
@@ -51,10 +62,10 @@ class StepSize(NamedTuple):
 
 
 class RequestTables(NamedTuple):
-    """What the device knows of live requests, a row for each; int32.
+    """What the device knows of live requests, a row for each; int32, contiguous.
 
     ``tokens`` ``[rows, max_model_len]``: prompt and answer. ``prompt_lengths`` ``[rows]``. ``blocks``
-    ``[rows, max_blocks]``: its block table.
+    ``[groups, rows, max_blocks]``: its block tables.
     """
 
     tokens: Tensor
@@ -65,8 +76,9 @@ class RequestTables(NamedTuple):
 class BatchInputs(NamedTuple):
     """Memory for a batch of up to ``items`` items and ``tokens`` tokens, of which a step uses the beginning.
 
-    ``token_ids``, ``positions``, ``sequence_lengths`` and ``slots`` are ``[tokens]`` int64, ``query_starts`` is
-    ``[items + 1]`` int32, ``context_lengths`` ``[items]`` int32 and ``block_tables`` ``[items, max_blocks]`` int32; see
+    ``token_ids``, ``positions`` and ``sequence_lengths`` are ``[tokens]`` int64, ``slots`` ``[groups, tokens]`` int64,
+    ``query_starts`` is ``[items + 1]`` int32, ``context_lengths`` ``[items]`` int32 and ``block_tables``
+    ``[groups, items, max_blocks]`` int32, of which no entry changes that a window has left; all are contiguous. See
     :class:`kernels.attention.PagedBatch`. ``sequence_lengths`` is, for each token, the length of the prompt that it
     belongs to, or of the sequence that it ends if it was generated. ``sampled_rows`` ``[items]`` int32 is the row of
     each item's request if it samples, else -1, and ``sampled_positions`` ``[items]`` int32 the position that the chosen

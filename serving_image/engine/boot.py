@@ -25,6 +25,7 @@ from serving_image.engine.timeline import BootTimeline
 from serving_image.errors import StartupError
 from serving_image.models.checkpoint import Checkpoint, weight_files
 from serving_image.models.decoder import Decoder
+from serving_image.models.interface import AttentionCache
 from serving_image.models.parameters import parameter_specs
 from serving_image.models.registry import ModelFolder
 from serving_image.models.weights import check_complete, iter_parameters, iter_random_parameters
@@ -65,17 +66,17 @@ def boot(options: EngineOptions, timeline: BootTimeline) -> BootedEngine:
             decoder.config, decoder.dtype, device, options, free_memory(device), cache_dtype=cache_dtype
         )
         caches = allocate_kv_cache(
-            decoder.config, plan.num_blocks, plan.block_size, cache_dtype or decoder.dtype, device
+            decoder.config.cache_layout, plan.num_blocks, plan.block_size, cache_dtype or decoder.dtype, device
         )
-    check_batch_invariance(options, decoder.config, caches[0])
-    if not gpu.serves(caches[0].key) and stores(caches[0]):
+    check_batch_invariance(options, decoder, caches)
+    if all(isinstance(cache, LayerCache) and not gpu.serves(cache.key) and stores(cache) for cache in caches):
         # The compiled kernels have threads of their own; what is left to torch is too small to share.
         torch.set_num_threads(1)
     runner = _runner(decoder, caches, plan.max_model_len, options)
     if isinstance(runner, GPURunner) and device.type == "cuda":
         with timeline.phase("kernels"):
             runner.compile_kernels()
-    pool = BlockPool(plan.num_blocks, plan.block_size, enable_prefix_caching=options.enable_prefix_caching)
+    pool = BlockPool(plan.num_blocks, plan.demand, enable_prefix_caching=options.enable_prefix_caching)
     core = EngineCore(
         runner=runner,
         pool=pool,
@@ -105,9 +106,9 @@ def _ready(decoder: Decoder, plan: KVPlan, options: EngineOptions, timeline: Boo
 
 
 def _runner(
-    decoder: Decoder, caches: list[LayerCache], max_model_len: int, options: EngineOptions
+    decoder: Decoder, caches: list[AttentionCache], max_model_len: int, options: EngineOptions
 ) -> Runner | GPURunner:
-    if not gpu.serves(caches[0].key):
+    if not gpu.serves(caches[0][0]):
         return Runner(decoder, caches, max_model_len)
     return GPURunner(
         decoder,

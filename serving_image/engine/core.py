@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from serving_image.engine.kv_cache import BlockPool
+from serving_image.engine.block_pool import BlockPool
 from serving_image.engine.protocol import AddRequest, EngineStats, RequestOutput, StepOutput
 from serving_image.engine.request import Request
 from serving_image.engine.scheduler import Schedule, Scheduler
@@ -52,7 +52,9 @@ class EngineCore:
         self._runner = runner
         self._pool = pool
         self._scheduler = scheduler
-        self._limits = EngineLimits(runner.vocab_size, max_model_len, pool.num_blocks * pool.block_size)
+        self._limits = EngineLimits(
+            runner.vocab_size, max_model_len, pool.demand.longest(pool.num_blocks, max_model_len)
+        )
         # Gives every request without a seed its own stream, so that a server started with --seed repeats itself.
         self._seeds = random.Random(seed)  # noqa: S311 (not for security)
         self._clock = clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from serving_image.engine.kv_cache import BlockTable
+from serving_image.engine.block_table import BlockTable
 from serving_image.engine.protocol import FinishReason, SamplingParams, TokenLogprobs
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from serving_image.engine.kv_cache import BlockPool
+from serving_image.engine.block_pool import BlockPool, CachedPrefix
 from serving_image.engine.request import Request
 from serving_image.engine.request_queue import RequestQueue
 from serving_image.engine.step import ScheduledRequest
@@ -107,14 +107,15 @@ class Scheduler:
     def _joinable(self, preempted: list[Request]) -> list[Request]:
         """The waiting requests, in order of rank, that would all get a slot and blocks now.
 
-        Nobody overtakes one that does not fit, or a large request might wait for ever. One block is kept for each
-        running request: without it, who joins might be preempted in the next step.
+        Nobody overtakes one that does not fit, or a large request might wait for ever. For each running request one
+        block of each group is kept: without it, who joins might be preempted in the next step.
         """
         if not self._waiting:
             return []
         joinable: list[Request] = []
         slots = self._max_num_seqs - len(self._running)
-        free = self._pool.num_free - len(self._running)
+        growth = self._pool.num_groups
+        free = self._pool.num_free - growth * len(self._running)
         for request in self._waiting:
             worst = self._running[-1].priority if self._running else request.priority
             if slots == 0 and worst <= request.priority:
@@ -122,11 +123,11 @@ class Scheduler:
             cost = self._pool.cost(request.num_tokens, self._lookup(request))
             for victim in self._victims(request, slots, cost - free):
                 slots += 1
-                free += self._preempt(victim, preempted) + 1
+                free += self._preempt(victim, preempted) + growth
             if slots == 0 or free < cost:
                 break
             slots -= 1
-            free -= cost + 1
+            free -= cost + growth
             joinable.append(request)
         return joinable
 
@@ -137,7 +138,7 @@ class Scheduler:
             if (slots + len(victims) > 0 and lacking <= 0) or victim.priority <= request.priority:
                 break
             victims.append(victim)
-            lacking -= len(victim.blocks.blocks) + 1
+            lacking -= victim.blocks.num_held + self._pool.num_groups
         return victims if lacking <= 0 else []
 
     def _schedule_decodes(self, preempted: list[Request]) -> tuple[list[ScheduledRequest], list[Request]]:
@@ -151,14 +152,16 @@ class Scheduler:
             index += 1
             uncomputed = request.num_uncomputed_tokens
             if uncomputed > 1:
-                behind.append(request)
+                # Its windows move on, which costs a block where others share what they leave.
+                if self._grow(request, preempted):
+                    behind.append(request)
             elif uncomputed == 1 and len(items) < budget and self._grow(request, preempted):
                 items.append(_advance(request, 1, self._pool.block_size))
         return items, behind
 
     def _grow(self, request: Request, preempted: list[Request]) -> bool:
         """Give a running request the blocks it needs, if need be those of worse ranks; False if it is the worst."""
-        while not self._pool.grow(request.blocks, request.num_tokens):
+        while not self._pool.grow(request.blocks, request.num_tokens, request.num_computed_tokens):
             victim = self._running[-1]
             self._preempt(victim, preempted)
             if victim is request:
@@ -175,7 +178,7 @@ class Scheduler:
                 limit = budget if request is oldest else budget - guaranteed
                 if limit > 0:
                     candidates.remove(request)
-                    if request.blocks.blocks or self._join(request):
+                    if request.blocks.groups or self._join(request):
                         num_tokens = min(request.num_uncomputed_tokens, limit)
                         items.append(_advance(request, num_tokens, self._pool.block_size))
                         budget -= num_tokens
@@ -183,10 +186,10 @@ class Scheduler:
 
     def _join(self, request: Request) -> bool:
         """Let a waiting request run, from where the prefix cache ends; False if too few blocks are left."""
-        cached = self._lookup(request)
-        if not self._pool.grow(request.blocks, request.num_tokens, cached):
+        prefix = self._lookup(request)
+        if not self._pool.start(request.blocks, request.num_tokens, prefix):
             return False
-        request.num_computed_tokens = len(cached) * self._pool.block_size
+        request.num_computed_tokens = prefix.num_blocks * self._pool.block_size
         if request.queue_seconds is None:
             request.num_cached_tokens = request.num_computed_tokens
             self.prefix_cache_queries += request.num_prompt_tokens if self._may_share(request) else 0
@@ -195,11 +198,10 @@ class Scheduler:
         self._running.add(request)
         return True
 
-    def _lookup(self, request: Request) -> list[int]:
-        """Cached blocks of a request that waits; never of its last token, whose scores the next one is chosen by."""
-        if not self._may_share(request):
-            return []
-        return self._pool.lookup(request.blocks, request.tokens, request.num_tokens - 1)
+    def _lookup(self, request: Request) -> CachedPrefix:
+        """What is cached for a request that waits; never its last token, whose scores the next one is chosen by."""
+        limit = request.num_tokens - 1 if self._may_share(request) else 0
+        return self._pool.lookup(request.blocks, request.tokens, limit)
 
     def _may_share(self, request: Request) -> bool:
         # Prompt logprobs need every prompt token's scores.
@@ -236,5 +238,4 @@ def _advance(request: Request, num_tokens: int, block_size: int) -> ScheduledReq
     samples = stop == request.num_tokens
     request.num_computed_tokens = stop
     request.num_pending += samples
-    blocks = tuple(request.blocks.blocks[: -(-stop // block_size)])
-    return ScheduledRequest(request, start, num_tokens, blocks, samples)
+    return ScheduledRequest(request, start, num_tokens, request.blocks.spans(-(-stop // block_size)), samples)

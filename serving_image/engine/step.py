@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from serving_image.engine.block_table import BlockSpan
 from serving_image.engine.protocol import TokenLogprobs
 from serving_image.engine.request import Request
 
@@ -23,14 +24,15 @@ from serving_image.engine.request import Request
 class ScheduledRequest(NamedTuple):
     """``num_tokens`` tokens of a request, from position ``start``, that run in a step.
 
-    ``blocks`` are the cache blocks of the request's tokens up to the last of these, in order. ``samples`` says whether
-    this reaches the request's last token, so that the step yields its next one.
+    ``blocks`` are, for each group of layers, the cache blocks of the request's tokens up to the last of these, as far
+    back as the first of these sees. ``samples`` says whether this reaches the request's last token, so that the step
+    yields its next one.
     """
 
     request: Request
     start: int
     num_tokens: int
-    blocks: tuple[int, ...]
+    blocks: tuple[BlockSpan, ...]
     samples: bool
 
 

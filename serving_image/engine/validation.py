@@ -10,7 +10,7 @@ from serving_image.engine.protocol import AddRequest
 
 
 class EngineLimits(NamedTuple):
-    """``cache_tokens`` is how many tokens' keys and values fit in all blocks together."""
+    """``cache_tokens`` is how many tokens of one request fit in all blocks together, ``max_model_len`` at most."""
 
     vocab_size: int
     max_model_len: int

@@ -7,15 +7,20 @@ order by the shape of the batch; with them it cannot be kept, and the option ref
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kernels import gpu
 from kernels.attention import LayerCache
 from kernels.attention.native import stores
 from serving_image.errors import StartupError
-from serving_image.models.config import DecoderConfig
+from serving_image.models.config import AttentionConfig, DecoderConfig, FeedForwardConfig
+from serving_image.models.decoder import Decoder
+from serving_image.models.interface import AttentionCache, Model
+from serving_image.models.parameters import parameter_specs
 from serving_image.options import EngineOptions
 
 
-def check_batch_invariance(options: EngineOptions, config: DecoderConfig, cache: LayerCache) -> None:
+def check_batch_invariance(options: EngineOptions, model: Model, caches: Sequence[AttentionCache]) -> None:
     """Refuse a promise that cannot be kept.
 
     :raises StartupError: ``--batch-invariant`` is asked for and the kernels in use, or the model's rotations, depend on
@@ -23,14 +28,27 @@ def check_batch_invariance(options: EngineOptions, config: DecoderConfig, cache:
     """
     if not options.batch_invariant:
         return
-    if gpu.serves(cache.key) or not stores(cache) or config.hidden_size % 4 or config.intermediate_size % 4:
+    compiled = isinstance(model, Decoder) and _products_are_compiled(model.config)
+    if not compiled or not all(map(_is_compiled, caches)):
         raise StartupError(
             "--batch-invariant needs the compiled CPU kernels, which processor, dtype, block size or model exclude.",
             "Use --device cpu on x86-64 with AVX512-BF16, --dtype float32 or bfloat16 and --block-size 32, and build "
             "them with `python -m kernels.native`; or leave --batch-invariant out.",
         )
-    if config.rotary.scaling == "dynamic":
+    if model.config.depends_on_lengths:
         raise StartupError(
-            "--batch-invariant cannot be kept for dynamic rotary scaling, whose angles are computed with each batch.",
+            "--batch-invariant cannot be kept for rotary scaling that follows the sequence's length, whose angles are "
+            "computed with each batch.",
             "Leave --batch-invariant out for this model.",
         )
+
+
+def _is_compiled(cache: AttentionCache) -> bool:
+    return isinstance(cache, LayerCache) and not gpu.serves(cache.key) and stores(cache)
+
+
+def _products_are_compiled(config: DecoderConfig) -> bool:
+    """Whether all products are with matrices that the kernels take: of dense layers, their rows multiples of four."""
+    operations = (block.operation for layer in config.layers for block in layer)
+    dense = all(isinstance(operation, (AttentionConfig, FeedForwardConfig)) for operation in operations)
+    return dense and not any(spec.shape[-1] % 4 for spec in parameter_specs(config).values() if len(spec.shape) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from kernels.attention import LayerCache, PagedBatch
 from kernels.attention.native import stores
-from kernels.native.program import Arena, Program
+from kernels.native.program import Arena, NotRecordable, Program
 from serving_image.engine.step import ScheduledRequest
-from serving_image.models.decoder import Decoder, DecoderInput
+from serving_image.models.decoder import Decoder
+from serving_image.models.interface import AttentionCache, ModelInput
 from serving_image.models.rotary import Rotation
+
+logger = logging.getLogger(__name__)
 
 _MAX_ROWS = 128
 """In larger batches the kernels take so long that what Python does between them does not count."""
@@ -23,9 +27,9 @@ _MAX_ROWS = 128
 class _Recorded(NamedTuple):
     """A program, and the parts of the inputs that it reads."""
 
-    batch: DecoderInput
+    batch: ModelInput
     hidden: Tensor
-    rotation: Rotation
+    rotations: list[Rotation]
     program: Program
 
 
@@ -35,27 +39,25 @@ class DecodePrograms:
     :param max_blocks: blocks of the longest context.
     """
 
-    def __init__(self, decoder: Decoder, caches: list[LayerCache], max_blocks: int) -> None:
+    def __init__(self, decoder: Decoder, caches: Sequence[AttentionCache], max_blocks: int) -> None:
         config, device = decoder.config, decoder.device
         self._decoder = decoder
         self._caches = caches
         self._block_size = caches[0].block_size
-        self._usable = stores(caches[0])
+        self._usable = all(isinstance(cache, LayerCache) and stores(cache) for cache in caches)
         self._recorded: dict[int, _Recorded] = {}
         self._arena = Arena(_workspace_bytes(decoder) if self._usable else 0)
         self._hidden = torch.empty((_MAX_ROWS, config.hidden_size), dtype=decoder.dtype, device=device)
-        half = config.rotary.head_dim // 2
-        self._rotation = Rotation(torch.empty(_MAX_ROWS, half), torch.empty(_MAX_ROWS, half))
-        self._token_ids, self._positions, self._lengths, slots = torch.zeros((4, _MAX_ROWS), dtype=torch.int64)
-        self._paging = PagedBatch(
-            query_starts=torch.arange(_MAX_ROWS + 1, dtype=torch.int32),
-            context_lengths=torch.zeros(_MAX_ROWS, dtype=torch.int32),
-            block_tables=torch.zeros((_MAX_ROWS, max_blocks), dtype=torch.int32),
-            slots=slots,
-        )
+        self._rotations = decoder.empty_rotations(_MAX_ROWS)
+        self._token_ids, self._positions, self._lengths = torch.zeros((3, _MAX_ROWS), dtype=torch.int64)
+        self._query_starts = torch.arange(_MAX_ROWS + 1, dtype=torch.int32)
+        self._contexts = torch.zeros(_MAX_ROWS, dtype=torch.int32)
+        num_groups = len(config.cache_layout.groups)
+        self._tables = torch.zeros((num_groups, _MAX_ROWS, max_blocks), dtype=torch.int32)
+        self._slots = torch.zeros((num_groups, _MAX_ROWS), dtype=torch.int64)
 
     def covers(self, items: Sequence[ScheduledRequest]) -> bool:
-        """Whether these are single tokens, few enough, on a device that can replay."""
+        """Whether these are single tokens, few enough, of a model on a device that can replay."""
         return self._usable and len(items) <= _MAX_ROWS and all(item.num_tokens == 1 for item in items)
 
     def forward(self, items: Sequence[ScheduledRequest]) -> Tensor:
@@ -64,46 +66,48 @@ class DecodePrograms:
         recorded = self._recorded.get(len(items))
         if recorded is None:
             return self._record(len(items))
-        self._decoder.prepare(recorded.batch, recorded.hidden, recorded.rotation)
+        self._decoder.prepare(recorded.batch, recorded.hidden, recorded.rotations)
         return recorded.program.replay()
 
     def _record(self, rows: int) -> Tensor:
         batch, hidden = self._batch(rows), self._hidden[:rows]
-        rotation = Rotation(*(part[:rows] for part in self._rotation))
-        self._decoder.prepare(batch, hidden, rotation)
-        program = Program(partial(self._decoder.layers, hidden, rotation, batch.paging, self._caches), self._arena)
-        self._recorded[rows] = _Recorded(batch, hidden, rotation, program)
+        rotations = [Rotation(*(part[:rows] for part in rotation)) for rotation in self._rotations]
+        self._decoder.prepare(batch, hidden, rotations)
+        compute = partial(self._decoder.layers, hidden, rotations, batch.pagings, self._caches)
+        try:
+            program = Program(compute, self._arena)
+        except (NotRecordable, MemoryError) as error:
+            logger.info("decoding is not recorded: %s", error)
+            self._usable = False
+            return self._decoder.forward(batch, self._caches)
+        self._recorded[rows] = _Recorded(batch, hidden, rotations, program)
         return program.output
 
     def _fill(self, items: Sequence[ScheduledRequest]) -> None:
         token_ids, positions, lengths = (part.numpy() for part in (self._token_ids, self._positions, self._lengths))
-        contexts, tables = self._paging.context_lengths.numpy(), self._paging.block_tables.numpy()
-        slots, block_size = self._paging.slots.numpy(), self._block_size
+        contexts, tables, slots = self._contexts.numpy(), self._tables.numpy(), self._slots.numpy()
+        block_size = self._block_size
         for row, (request, start, _, blocks, _) in enumerate(items):
             token_ids[row] = request.device_tokens[start]
             positions[row] = start
             lengths[row] = max(request.num_prompt_tokens, start + 1)
             contexts[row] = start + 1
-            tables[row, : len(blocks)] = blocks
-            slots[row] = blocks[-1] * block_size + start % block_size
+            for group, (first, held) in enumerate(blocks):
+                tables[group, row, first : first + len(held)] = held
+                slots[group, row] = held[-1] * block_size + start % block_size
 
-    def _batch(self, rows: int) -> DecoderInput:
-        paging = self._paging
-        return DecoderInput(
+    def _batch(self, rows: int) -> ModelInput:
+        return ModelInput(
             token_ids=self._token_ids[:rows],
             positions=self._positions[:rows],
             sequence_lengths=self._lengths[:rows],
-            paging=PagedBatch(
-                paging.query_starts[: rows + 1],
-                paging.context_lengths[:rows],
-                paging.block_tables[:rows],
-                paging.slots[:rows],
+            pagings=tuple(
+                PagedBatch(self._query_starts[: rows + 1], self._contexts[:rows], tables[:rows], slots[:rows])
+                for tables, slots in zip(self._tables, self._slots, strict=True)
             ),
         )
 
 
 def _workspace_bytes(decoder: Decoder) -> int:
     """Room for the results that are alive at once in a layer, twice over: between them pieces may lie unused."""
-    config = decoder.config
-    widths = 4 * config.hidden_size + config.qkv_size + config.query_size + 3 * config.intermediate_size
-    return 2 * _MAX_ROWS * widths * decoder.dtype.itemsize
+    return 2 * _MAX_ROWS * decoder.config.activation_elements * decoder.dtype.itemsize

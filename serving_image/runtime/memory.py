@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from kernels.attention.launch import MAX_SPLITS
+from serving_image.engine.block_demand import BlockDemand
 from serving_image.errors import StartupError
-from serving_image.models.config import DecoderConfig
+from serving_image.models.interface import ModelConfig
 from serving_image.options import EngineOptions
 
 _CPU_SHARE = 0.3
@@ -25,7 +26,7 @@ _GPU_BLOCK_SIZES = (16, 32, 64, 128, 256)
 class KVPlan:
     """The size of the key/value cache. Invariant: one request of ``max_model_len`` tokens fits."""
 
-    block_size: int
+    demand: BlockDemand
     num_blocks: int
     max_model_len: int
     bytes_per_block: int
@@ -33,25 +34,33 @@ class KVPlan:
     workspace_bytes: int
 
     @property
+    def block_size(self) -> int:
+        return self.demand.block_size
+
+    @property
     def cache_bytes(self) -> int:
         return self.num_blocks * self.bytes_per_block
 
     def table(self, weight_bytes: int, max_num_seqs: int) -> str:
         """The memory budget, for a person."""
-        tokens = self.num_blocks * self.block_size
+        contexts = self.num_blocks / self.demand.most(self.max_model_len)
         rows = [
             ("weights", f"{_gib(weight_bytes)}"),
             ("workspace of a step", f"{_gib(self.workspace_bytes)}"),
             ("key/value cache", f"{_gib(self.cache_bytes)}   {self.num_blocks} blocks of {self.block_size} tokens"),
             ("left free", f"{_gib(self.free_bytes - self.workspace_bytes - self.cache_bytes)}"),
-            ("context", f"{self.max_model_len} tokens; {tokens / self.max_model_len:.1f} full contexts fit"),
+            ("context", f"{self.max_model_len} tokens; {contexts:.1f} full contexts fit"),
             ("requests at once", f"{max_num_seqs}"),
         ]
+        windowed = [group for group in self.demand.groups if group.most is not None]
+        if windowed:
+            kept = ", ".join(f"{group.window} tokens in {group.most} blocks" for group in windowed)
+            rows.insert(4, ("windows", f"{len(windowed)} of {len(self.demand.groups)} groups of layers keep {kept}"))
         return "memory budget\n" + "\n".join(f"  {name:<20} {value}" for name, value in rows)
 
 
 def plan_kv_cache(
-    config: DecoderConfig,
+    config: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
     options: EngineOptions,
@@ -70,11 +79,13 @@ def plan_kv_cache(
     :raises StartupError: the context asked for does not fit, or no useful context does, or the block size is none that
         the device's kernels read.
     """
-    block_size = _block_size(options, device)
-    bytes_per_block = block_size * config.kv_elements_per_token * (cache_dtype or dtype).itemsize
+    layout, block_size = config.cache_layout, _block_size(options, device)
+    windows = tuple(group.window for group in layout.groups)
+    demand = BlockDemand(block_size, windows, options.max_num_batched_tokens)
+    bytes_per_block = block_size * layout.elements_per_block_token * (cache_dtype or dtype).itemsize
     workspace = _workspace_bytes(config, dtype, options)
     if device.type == "cuda":
-        workspace += _device_state_bytes(config, dtype, options, block_size)
+        workspace += _device_state_bytes(config, dtype, options, demand)
     budget = options.kv_cache_memory
     if budget is None:
         share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
@@ -86,12 +97,12 @@ def plan_kv_cache(
             f"Use --kv-cache-memory {max(0, free_bytes - workspace)} or less.",
         )
     num_blocks = budget // bytes_per_block
-    max_model_len = _fit_context(options, config.max_position, num_blocks * block_size)
+    max_model_len = _fit_context(options, config.max_position, demand.longest(num_blocks, config.max_position))
     if options.kv_cache_memory is None:
         # More than every request at full length would only take memory from others.
-        num_blocks = min(num_blocks, options.max_num_seqs * -(-max_model_len // block_size))
+        num_blocks = min(num_blocks, options.max_num_seqs * demand.most(max_model_len))
     return KVPlan(
-        block_size=block_size,
+        demand=demand,
         num_blocks=num_blocks,
         max_model_len=max_model_len,
         bytes_per_block=bytes_per_block,
@@ -132,25 +143,22 @@ def _fit_context(options: EngineOptions, max_position: int, capacity: int) -> in
     return requested
 
 
-def _workspace_bytes(config: DecoderConfig, dtype: torch.dtype, options: EngineOptions) -> int:
+def _workspace_bytes(config: ModelConfig, dtype: torch.dtype, options: EngineOptions) -> int:
     """Upper estimate of what a step allocates: the widest layer's activations, and scores with what is made of them. On
     a CPU those are sorted copies; on a GPU a copy to report from, the sampler's scratch, and counts for penalties."""
     per_sampled = config.vocab_size * 4 * 6
-    tokens = options.max_num_batched_tokens * _activation_elements(config)
+    tokens = options.max_num_batched_tokens * config.activation_elements
     return tokens * dtype.itemsize + options.max_num_seqs * per_sampled
 
 
-def _activation_elements(config: DecoderConfig) -> int:
-    return 4 * config.hidden_size + 2 * config.qkv_size + 4 * config.intermediate_size
-
-
-def _device_state_bytes(config: DecoderConfig, dtype: torch.dtype, options: EngineOptions, block_size: int) -> int:
+def _device_state_bytes(config: ModelConfig, dtype: torch.dtype, options: EngineOptions, demand: BlockDemand) -> int:
     """What a GPU holds besides: the graphs' own activations, scratch of attention over split contexts, and for each
-    request its tokens and two copies of its block table."""
-    graphs = _activation_elements(config) * dtype.itemsize
-    partial = config.num_heads * MAX_SPLITS * (config.head_dim + 2) * 4
+    request its tokens and two copies of its block tables."""
+    graphs = config.activation_elements * dtype.itemsize
+    # Heads of 16 elements and more, with two numbers for each.
+    partial = MAX_SPLITS * (config.query_elements * 9 // 8) * 4
     context = options.max_model_len or config.max_position
-    row = 4 * (context + 2 * -(-context // block_size))
+    row = 4 * (context + 2 * len(demand.groups) * demand.blocks_for(context))
     return options.max_num_seqs * (graphs + partial + row)
 
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.attention import LayerCache
 from serving_image.engine.protocol import TokenLogprobs
 from serving_image.engine.request import Request
 from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
 from serving_image.models.decoder import Decoder
-from serving_image.runtime.batch import decoder_input
+from serving_image.models.interface import AttentionCache, Model
+from serving_image.runtime.batch import model_input
 from serving_image.runtime.decode_programs import DecodePrograms
 from serving_image.runtime.failures import NOTHING_TO_CHOOSE, RAISED
 from serving_image.runtime.sampler import SamplingRow, sample, token_logprobs
@@ -49,22 +49,24 @@ class _Forward(NamedTuple):
 
 
 class Runner:
-    """The decoder, its cache, and the thread in which they meet.
+    """The model, its cache, and the thread in which they meet.
 
     Steps run one after another. What a step samples is in ``Request.device_tokens`` when the next one begins, so that
     one can be launched before anybody has read the first.
     """
 
-    def __init__(self, decoder: Decoder, caches: list[LayerCache], max_model_len: int) -> None:
-        self._decoder = decoder
+    def __init__(self, model: Model, caches: Sequence[AttentionCache], max_model_len: int) -> None:
+        self._model = model
         self._caches = caches
-        self._decode = DecodePrograms(decoder, caches, -(-max_model_len // caches[0].block_size))
+        self._decode = None
+        if isinstance(model, Decoder):
+            self._decode = DecodePrograms(model, caches, -(-max_model_len // caches[0].block_size))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runner")
         self._failed: dict[Request, str] = {}
 
     @property
     def vocab_size(self) -> int:
-        return self._decoder.config.vocab_size
+        return self._model.config.vocab_size
 
     def launch(self, scheduled: Sequence[ScheduledRequest]) -> LaunchedStep:
         """Start computing and return at once."""
@@ -107,11 +109,11 @@ class Runner:
 
     @torch.inference_mode()
     def _forward(self, items: list[ScheduledRequest]) -> _Forward:
-        if self._decode.covers(items):
+        if self._decode is not None and self._decode.covers(items):
             hidden = self._decode.forward(items)
         else:
-            inputs = decoder_input(items, self._caches[0].block_size, self._decoder.device)
-            hidden = self._decoder.forward(inputs, self._caches)
+            inputs = model_input(items, self._caches[0].block_size, self._model.device)
+            hidden = self._model.forward(inputs, self._caches)
         starts = [0, *accumulate(item.num_tokens for item in items)]
         prompt_logprobs = {
             item.request: self._prompt_logprobs(item, hidden[start : start + item.num_tokens])
@@ -122,7 +124,7 @@ class Runner:
         if not last_rows:
             return _Forward({}, prompt_logprobs)
         # The output layer is a quarter of a small model's work, so only rows that are sampled go through it.
-        logits = self._decoder.logits(hidden[torch.tensor(last_rows, device=hidden.device)])
+        logits = self._model.logits(hidden[torch.tensor(last_rows, device=hidden.device)])
         requests = [item.request for item in items if item.samples]
         rows = [SamplingRow(r.sampling, r.seed, r.device_tokens, r.num_prompt_tokens) for r in requests]
         return _Forward(dict(zip(requests, sample(logits, rows), strict=True)), prompt_logprobs)
@@ -135,5 +137,5 @@ class Runner:
         logprobs: list[TokenLogprobs] = []
         for start in range(0, len(following), _ROWS_AT_A_TIME):
             part = slice(start, min(start + _ROWS_AT_A_TIME, len(following)))
-            logprobs += token_logprobs(self._decoder.logits(hidden[part]), following[part], num_top)
+            logprobs += token_logprobs(self._model.logits(hidden[part]), following[part], num_top)
         return logprobs

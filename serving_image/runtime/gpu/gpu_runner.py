@@ -14,7 +14,7 @@ from kernels.attention import LayerCache
 from kernels.attention.launch import LaunchPlan, plan_launch
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest, StepResult
-from serving_image.models.decoder import Decoder
+from serving_image.models.interface import AttentionCache, Model, ModelConfig
 from serving_image.runtime.failures import RAISED
 from serving_image.runtime.gpu.decode_graphs import DecodeGraphs, GraphKey
 from serving_image.runtime.gpu.made_up_steps import MadeUpSteps
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class GPURunner:
-    """The decoder and its cache on a device that works in order, while the host goes on.
+    """The model and its cache on a device that works in order, while the host goes on.
 
     A step is launched in the caller's thread. Nothing there waits for the device, but where a kernel is compiled, a
     CUDA graph captured or a computation fails. Steps may be launched before those before them have been read, but not
@@ -37,39 +37,46 @@ class GPURunner:
 
     def __init__(
         self,
-        decoder: Decoder,
-        caches: list[LayerCache],
+        model: Model,
+        caches: Sequence[AttentionCache],
         *,
         max_model_len: int,
         max_num_seqs: int,
         max_num_batched_tokens: int,
     ) -> None:
-        self._decoder = decoder
+        self._model = model
         self._caches = caches
-        self._device = gpu.device_of(caches[0].key)
-        block_size, vocab_size = caches[0].block_size, decoder.config.vocab_size
+        config, block_size = model.config, caches[0].block_size
+        self._num_groups = len(config.cache_layout.groups)
+        self._device = gpu.device_of(caches[0][0])
+        # Those of the layer with the fewest: splits that another one could do without cost it little.
+        self._programs = min(_programs(config, cache, self._device) for cache in caches)
+        windows = [shape.window for shape in config.cache_layout.shapes]
+        self._window = None if None in windows else max(window for window in windows if window is not None)
         max_blocks = -(-max_model_len // block_size)
-        self._rows = RequestRows(max_num_seqs, max_model_len, max_blocks, vocab_size, decoder.device)
+        self._rows = RequestRows(
+            max_num_seqs, max_model_len, max_blocks, config.vocab_size, model.device, self._num_groups
+        )
         max_tokens = max(max_num_seqs, max_num_batched_tokens)
         self._inputs = StepInputs(self._rows.tables, max_num_seqs, max_tokens, block_size)
-        self._graphs = DecodeGraphs(self._decode, max_num_seqs, decoder.device)
-        self._sampler = StepSampler(decoder, self._rows.sampling)
+        self._graphs = DecodeGraphs(self._decode, max_num_seqs, model.device)
+        self._sampler = StepSampler(model, self._rows.sampling)
         self._max_model_len, self._max_tokens = max_model_len, max_num_batched_tokens
         self._first: GPUStep | None = None
 
     @property
     def vocab_size(self) -> int:
-        return self._decoder.config.vocab_size
+        return self._model.config.vocab_size
 
     @torch.inference_mode()
     def launch(self, scheduled: Sequence[ScheduledRequest]) -> GPUStep:
         """Start computing and return at once. Raises only if the device is lost for good."""
-        started = mark(self._decoder.device)
+        started = mark(self._model.device)
         result = StepResult()
         # Attention takes sequences of one token first.
         items = sorted(scheduled, key=lambda item: item.num_tokens > 1)
         launched = self._launch(items, result)
-        step = GPUStep(started, mark(self._decoder.device), launched, result)
+        step = GPUStep(started, mark(self._model.device), launched, result)
         if self._first is None and any(items.chosen is not None for items in launched):
             self._first = step
         return step
@@ -87,7 +94,8 @@ class GPURunner:
         """
         from kernels.gpu.compile_ahead import compiling_ahead  # noqa: PLC0415 - the only part of this that needs Triton
 
-        steps = MadeUpSteps(self._graphs.sizes, self._max_model_len, self._max_tokens, self._caches[0].block_size)
+        block_size = self._caches[0].block_size
+        steps = MadeUpSteps(self._graphs.sizes, self._max_model_len, self._max_tokens, block_size, self._num_groups)
         with compiling_ahead():
             self._run_made_up(steps.many())
         # What the device was told there it has not taken in.
@@ -110,8 +118,8 @@ class GPURunner:
         except torch.AcceleratorError:
             raise
         except Exception:
-            if self._decoder.device.type == "cuda":
-                torch.cuda.synchronize(self._decoder.device)  # raises if the device is what failed
+            if self._model.device.type == "cuda":
+                torch.cuda.synchronize(self._model.device)  # raises if the device is what failed
             if len(items) > 1:
                 logger.exception("a step of %d requests failed; each is tried by itself", len(items))
                 return [launched for item in items for launched in self._launch([item], result)]
@@ -130,7 +138,7 @@ class GPURunner:
             hidden = self._graphs.run(GraphKey(size, plan.splits), may_capture=answered)
         else:
             num_tokens = sum(item.num_tokens for item in items)
-            hidden = self._decoder.forward(self._inputs.batch(len(items), num_tokens, plan), self._caches)
+            hidden = self._model.forward(self._inputs.batch(len(items), num_tokens, plan), self._caches)
         reports = [
             self._sampler.report_prompt(part, item, row)
             for item, row, part in zip(items, rows, _by_item(hidden, items), strict=True)
@@ -146,12 +154,21 @@ class GPURunner:
     def _plan(self, items: Sequence[ScheduledRequest], padding: int) -> LaunchPlan:
         queries = [item.num_tokens for item in items] + [1] * padding
         contexts = [item.start + item.num_tokens for item in items] + [0] * padding
-        return plan_launch(queries, contexts, self._caches[0].kv_heads, self._device)
+        return plan_launch(queries, contexts, self._programs, self._device, self._window)
 
     def _decode(self, key: GraphKey) -> Tensor:
         """A forward pass of single tokens, out of the inputs' memory."""
         plan = LaunchPlan(decodes=key.rows, max_queries=0, splits=key.splits, split_tokens=0)
-        return self._decoder.forward(self._inputs.batch(key.rows, key.rows, plan), self._caches)
+        return self._model.forward(self._inputs.batch(key.rows, key.rows, plan), self._caches)
+
+
+def _programs(config: ModelConfig, cache: AttentionCache, device: gpu.Device) -> int:
+    """Programs that read one context in a layer."""
+    if isinstance(cache, LayerCache):
+        return cache.kv_heads
+    from kernels.latent_attention.triton import head_groups  # noqa: PLC0415 - needs Triton
+
+    return head_groups(config.query_elements // cache.width, cache, device)
 
 
 def _by_item(hidden: Tensor, items: Sequence[ScheduledRequest]) -> list[Tensor]:

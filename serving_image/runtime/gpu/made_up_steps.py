@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from serving_image.engine.block_table import BlockSpan, GroupTable
 from serving_image.engine.protocol import SamplingParams
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest
@@ -27,12 +28,16 @@ class MadeUpSteps:
     :param batches: how many requests decode together, in rising order; the last is as many as may run.
     :param max_model_len: the longest context in tokens.
     :param max_tokens: the most tokens of a step.
+    :param num_groups: groups of layers, whose blocks differ otherwise.
     """
 
-    def __init__(self, batches: Sequence[int], max_model_len: int, max_tokens: int, block_size: int) -> None:
+    def __init__(
+        self, batches: Sequence[int], max_model_len: int, max_tokens: int, block_size: int, num_groups: int
+    ) -> None:
         self._max_model_len = max_model_len
         self._longest_prompt = min(max_tokens, max_model_len)
         self._block_size = block_size
+        self._num_groups = num_groups
         self._batches = batches
         self.requests = [_request(index) for index in range(max(batches[-1], len(_SAMPLING)))]
 
@@ -61,12 +66,13 @@ class MadeUpSteps:
     def _item(self, request: Request, start: int, num_tokens: int) -> ScheduledRequest:
         start = min(start, self._max_model_len - 1)
         stop = min(start + num_tokens, self._max_model_len)
-        blocks = (0,) * -(-stop // self._block_size)
+        span = BlockSpan(0, (0,) * -(-stop // self._block_size))
+        blocks = (span,) * self._num_groups
         return ScheduledRequest(request, start, stop - start, blocks, samples=stop < self._max_model_len)
 
 
 def _request(index: int) -> Request:
     sampling = _SAMPLING[min(index, len(_SAMPLING) - 1)]
     request = Request(f"made up {index}", [0], 1, sampling, seed=index, max_length=2)
-    request.blocks.blocks.append(0)
+    request.blocks.groups = (GroupTable(0, [0]),)
     return request

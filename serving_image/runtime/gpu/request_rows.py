@@ -10,6 +10,7 @@ import torch
 
 from kernels.batch_inputs import RequestTables
 from kernels.sampling import RowSampling, SamplingRows
+from serving_image.engine.block_table import BlockSpan
 from serving_image.engine.request import Request
 from serving_image.runtime.gpu.transfer import send, send_into
 
@@ -19,15 +20,24 @@ _SPARE_ROWS = 8
 
 @dataclass(slots=True)
 class RequestRow:
-    """A request's row; ``blocks`` are those that the device knows of."""
+    """A request's row; ``blocks`` are those that the device knows of, in each group."""
 
     index: int
-    blocks: tuple[int, ...] = ()
+    blocks: tuple[BlockSpan, ...] = ()
 
-    def first_new_block(self, blocks: tuple[int, ...]) -> int:
-        """From which index on ``blocks`` are new to the device; all of them if the request was preempted since."""
-        known = len(self.blocks)
-        return known if blocks[:known] == self.blocks else 0
+    def first_new_blocks(self, blocks: tuple[BlockSpan, ...]) -> list[int]:
+        """From which number on the ``blocks`` of each group are new to the device; all of them if the request was
+        preempted since."""
+        if not self.blocks:
+            return [span.first for span in blocks]
+        return [_first_new(known, span) for known, span in zip(self.blocks, blocks, strict=True)]
+
+
+def _first_new(known: BlockSpan, now: BlockSpan) -> int:
+    end = known.first + len(known.blocks)
+    common = end - now.first
+    kept = common >= 0 and known.first <= now.first and known.blocks[now.first - known.first :] == now.blocks[:common]
+    return end if kept else now.first
 
 
 class RequestRows:
@@ -44,16 +54,23 @@ class RequestRows:
     A row may go to another request while a launched step still uses it, because the device works in order.
 
     :param max_num_seqs: how many requests may run at once.
+    :param max_blocks: of the longest context, in each of ``num_groups`` groups of layers.
     """
 
     def __init__(
-        self, max_num_seqs: int, max_model_len: int, max_blocks: int, vocab_size: int, device: torch.device
+        self,
+        max_num_seqs: int,
+        max_model_len: int,
+        max_blocks: int,
+        vocab_size: int,
+        device: torch.device,
+        num_groups: int = 1,
     ) -> None:
         rows = max_num_seqs + _SPARE_ROWS
         self.tables = RequestTables(
             tokens=torch.zeros((rows, max_model_len), dtype=torch.int32, device=device),
             prompt_lengths=torch.zeros(rows, dtype=torch.int32, device=device),
-            blocks=torch.zeros((rows, max_blocks), dtype=torch.int32, device=device),
+            blocks=torch.zeros((num_groups, rows, max_blocks), dtype=torch.int32, device=device),
         )
         self.sampling = SamplingRows(self.tables.tokens, vocab_size)
         self._free = list(reversed(range(rows)))
@@ -69,7 +86,7 @@ class RequestRows:
         new = [request for request in requests if request not in self._rows]
         if len(new) > len(self._free):
             # Requests that run hold blocks, and no more of them run at once than there are rows.
-            self.forget([request for request in self._rows if not request.blocks.blocks])
+            self.forget([request for request in self._rows if not request.blocks.groups])
         if new:
             self._send(new)
         return [self._rows[request] for request in requests]

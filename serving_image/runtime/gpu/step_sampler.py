@@ -12,7 +12,7 @@ from kernels.sampling import Logprobs, SamplingRows, logprobs, process_logits, s
 from serving_image.engine.protocol import TokenLogprobs
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest
-from serving_image.models.decoder import Decoder
+from serving_image.models.interface import Model
 from serving_image.runtime.gpu.request_rows import RequestRow
 from serving_image.runtime.gpu.step_inputs import Sampled
 from serving_image.runtime.gpu.transfer import read_back, send
@@ -75,8 +75,8 @@ class PromptReport:
 class StepSampler:
     """Chooses tokens, which stay in the requests' rows, and reports on them; all in fixed order, without waiting."""
 
-    def __init__(self, decoder: Decoder, sampling: SamplingRows) -> None:
-        self._decoder = decoder
+    def __init__(self, model: Model, sampling: SamplingRows) -> None:
+        self._model = model
         self._sampling = sampling
 
     def choose(
@@ -86,7 +86,7 @@ class StepSampler:
 
         :param hidden: ``[items, hidden]``, of the items' last tokens; there may be rows of padding after them.
         """
-        logits = self._decoder.logits(hidden)
+        logits = self._model.logits(hidden)
         wanted = [i for i, item in enumerate(items) if item.samples and item.request.sampling.logprobs is not None]
         index = send(np.array(wanted, dtype=np.int64), logits.device) if wanted else None
         # Processing changes the scores, and what is reported are the model's own.
@@ -110,6 +110,6 @@ class StepSampler:
         pieces = []
         for start in range(0, count, _ROWS_AT_A_TIME):
             part = slice(start, min(start + _ROWS_AT_A_TIME, count))
-            logits = self._decoder.logits(hidden[part])
+            logits = self._model.logits(hidden[part])
             pieces.append(Report.of(logits, following[part], request.sampling.prompt_logprobs or 0))
         return PromptReport(request, pieces)

@@ -1,8 +1,8 @@
-"""A device that computes with hashes: a request's next token depends on every value its block table leads to.
+"""A device that computes with hashes: a request's next token depends on every value its block tables lead to.
 
-What it computes for a position is a hash of the token there and of the value before, read from the cache. So a block
-that was lost, shared wrongly or overwritten too early changes the tokens, which :func:`expected_tokens` knows without
-any cache.
+It has one layer for each group of the cache, and what a layer keeps of a position is a hash of what goes into the layer
+there. What comes out depends on all that is kept in the layer's window, read from the cache. So a block that was lost,
+shared wrongly or overwritten too early changes the tokens, which :func:`expected_tokens` knows without any cache.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
+from serving_image.engine.block_demand import BlockDemand
+from serving_image.engine.block_pool import BlockPool
 from serving_image.engine.core import EngineCore
-from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import AddRequest, SamplingParams, TokenLogprobs
 from serving_image.engine.request import Request
 from serving_image.engine.scheduler import Scheduler
@@ -19,29 +20,34 @@ from serving_image.engine.step import SampledToken, ScheduledRequest, StepResult
 
 VOCAB_SIZE = 50
 BLOCK = 4
+UNWRITTEN = -1
+Windows = tuple[int | None, ...]
 
 
-def _value(token: int, before: int) -> int:
-    return int.from_bytes(blake2b(f"{token},{before}".encode(), digest_size=6).digest(), "big")
+def _hash(*values: int) -> int:
+    return int.from_bytes(blake2b(repr(values).encode(), digest_size=6).digest(), "big")
 
 
-def _next_token(values: Sequence[int]) -> int:
-    return int.from_bytes(blake2b(repr(list(values)).encode(), digest_size=6).digest(), "big") % VOCAB_SIZE
+def _seen(position: int, window: int | None) -> range:
+    return range(0 if window is None else max(0, position - window + 1), position + 1)
 
 
-def expected_tokens(prompt: Sequence[int], max_tokens: int, stop: frozenset[int] = frozenset()) -> list[int]:
+def expected_tokens(
+    prompt: Sequence[int], max_tokens: int, stop: frozenset[int] = frozenset(), windows: Windows = (None,)
+) -> list[int]:
     """What the device yields for a request, without a cache, blocks or steps."""
-    values: list[int] = []
-    output: list[int] = []
-    pending = list(prompt)
-    while len(output) < max_tokens:
-        for token in pending:
-            values.append(_value(token, values[-1] if values else 0))
-        pending = [_next_token(values)]
-        output += pending
-        if output[-1] in stop:
-            break
-    return output
+    kept: list[list[int]] = [[] for _ in windows]
+    tokens = list(prompt)
+    for position, token in enumerate(tokens):
+        x = token
+        for layer, window in zip(kept, windows, strict=True):
+            layer.append(_hash(position, x))
+            x = _hash(x, sum(layer[i] for i in _seen(position, window)))
+        if position == len(tokens) - 1 and len(tokens) < len(prompt) + max_tokens:
+            tokens.append(x % VOCAB_SIZE)
+            if tokens[-1] in stop:
+                break
+    return tokens[len(prompt) :]
 
 
 class Clock:
@@ -94,8 +100,9 @@ class ScriptedRunner:
 
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, num_blocks: int, clock: Clock) -> None:
+    def __init__(self, num_blocks: int, clock: Clock, windows: Windows = (None,)) -> None:
         self.clock = clock
+        self.windows = windows
         self.log: list[tuple[str, int]] = []
         self.steps: list[list[ScheduledRequest]] = []
         self.fails: Callable[[ScheduledRequest], bool] = lambda _: False
@@ -103,7 +110,7 @@ class ScriptedRunner:
         self.lost: Exception | None = None
         self.waits_before_end = 0
         self.quick = False
-        self._cache: list[int | None] = [None] * (num_blocks * BLOCK)
+        self._cache: list[int] = [UNWRITTEN] * (num_blocks * BLOCK)
 
     def launch(self, scheduled: Sequence[ScheduledRequest]) -> ScriptedStep:
         self.steps.append(list(scheduled))
@@ -123,10 +130,9 @@ class ScriptedRunner:
             if self.fails(item):
                 result.failed[request] = "The device failed."
                 continue
-            self._fill(item)
+            result_of_last = self._forward(item)
             if item.samples:
-                stop = item.start + item.num_tokens
-                token = _next_token([self._read(item, position) for position in range(stop)])
+                token = result_of_last % VOCAB_SIZE
                 request.device_tokens.append(token)
                 logprobs = None if request.sampling.logprobs is None else TokenLogprobs(token, -1.0, 1, [], [])
                 result.sampled[request] = SampledToken(token, logprobs)
@@ -134,20 +140,26 @@ class ScriptedRunner:
                 result.prompt_logprobs[request] = _prompt_logprobs(item)
         return result
 
-    def _fill(self, item: ScheduledRequest) -> None:
-        assert len(item.blocks) == -(-(item.start + item.num_tokens) // BLOCK)
-        for position in range(item.start, item.start + item.num_tokens):
-            before = self._read(item, position - 1) if position else 0
-            self._cache[self._slot(item, position)] = _value(item.request.device_tokens[position], before)
-
-    def _read(self, item: ScheduledRequest, position: int) -> int:
-        value = self._cache[self._slot(item, position)]
-        assert value is not None, "read before it was written"
-        return value
+    def _forward(self, item: ScheduledRequest) -> int:
+        """Fill the cache layer by layer; what comes out at the item's last position."""
+        stop = item.start + item.num_tokens
+        xs = item.request.device_tokens[item.start : stop]
+        for group, window in enumerate(self.windows):
+            span = item.blocks[group]
+            assert span.first + len(span.blocks) == -(-stop // BLOCK)
+            for position, x in enumerate(xs, item.start):
+                self._cache[self._slot(item, group, position)] = _hash(position, x)
+            for position, x in enumerate(xs, item.start):
+                seen = [self._cache[self._slot(item, group, index)] for index in _seen(position, window)]
+                assert UNWRITTEN not in seen, "read before it was written"
+                xs[position - item.start] = _hash(x, sum(seen))
+        return xs[-1]
 
     @staticmethod
-    def _slot(item: ScheduledRequest, position: int) -> int:
-        return item.blocks[position // BLOCK] * BLOCK + position % BLOCK
+    def _slot(item: ScheduledRequest, group: int, position: int) -> int:
+        first, blocks = item.blocks[group]
+        assert position // BLOCK >= first, "read outside what the request holds"
+        return blocks[position // BLOCK - first] * BLOCK + position % BLOCK
 
 
 def _prompt_logprobs(item: ScheduledRequest) -> list[TokenLogprobs]:
@@ -168,10 +180,12 @@ class ScriptedEngine:
         budget: int = 16,
         max_model_len: int = 128,
         enable_prefix_caching: bool = True,
+        windows: Windows = (None,),
     ) -> None:
         self.clock = Clock()
-        self.runner = ScriptedRunner(num_blocks, self.clock)
-        self.pool = BlockPool(num_blocks, BLOCK, enable_prefix_caching=enable_prefix_caching)
+        self.runner = ScriptedRunner(num_blocks, self.clock, windows)
+        demand = BlockDemand(BLOCK, windows, budget)
+        self.pool = BlockPool(num_blocks, demand, enable_prefix_caching=enable_prefix_caching)
         self.core = EngineCore(
             runner=self.runner,
             pool=self.pool,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving_image.engine.kv_cache import BlockTable
+from serving_image.engine.block_pool import CachedPrefix
+from serving_image.engine.block_table import BlockTable
 from serving_image.engine.protocol import AddRequest, RequestOutput
 from tests.serving_image.engine.scripted_runner import BLOCK, VOCAB_SIZE, ScriptedEngine, ask, expected_tokens
 from tests.serving_image.generation import run_to_end, tokens_by_request
@@ -304,7 +305,7 @@ def test_the_largest_request_that_fits_the_cache_runs() -> None:
 
 def test_a_lost_block_is_reported_once_when_idle(caplog: pytest.LogCaptureFixture) -> None:
     engine = ScriptedEngine()
-    engine.pool.grow(BlockTable(), 1)
+    engine.pool.start(BlockTable(), 1, CachedPrefix(0, ([],)))
     for name in ("a", "b"):
         engine.core.add(ask(name, [1, 2], 2))
         with caplog.at_level(logging.ERROR):

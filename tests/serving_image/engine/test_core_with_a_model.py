@@ -12,7 +12,8 @@ from transformers import LlamaForCausalLM
 
 from serving_image.engine.core import EngineCore
 from serving_image.engine.protocol import AddRequest, SamplingParams
-from serving_image.models.decoder import Decoder, DecoderInput
+from serving_image.models.decoder import Decoder
+from serving_image.models.interface import ModelInput
 from tests.serving_image.checkpoints import random_prompt, transformers_greedy, write_checkpoint
 from tests.serving_image.generation import boot_engine, greedy_request, run_to_end, start, tokens_by_request
 
@@ -137,7 +138,7 @@ def test_a_request_that_makes_the_model_raise_fails_alone(
     core = start(model)
     forward = Decoder.forward
 
-    def fail_on_255(self: Decoder, batch: DecoderInput, *more: Any) -> torch.Tensor:
+    def fail_on_255(self: Decoder, batch: ModelInput, *more: Any) -> torch.Tensor:
         if 255 in batch.token_ids:
             raise RuntimeError("out of memory")
         return forward(self, batch, *more)

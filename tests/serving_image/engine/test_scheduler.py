@@ -8,18 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving_image.engine.kv_cache import BlockPool
+from serving_image.engine.block_demand import BlockDemand
+from serving_image.engine.block_pool import BlockPool
+from serving_image.engine.block_table import BlockSpan
 from serving_image.engine.request import Request
 from serving_image.engine.scheduler import Scheduler
 from serving_image.engine.step import ScheduledRequest
-from tests.serving_image.engine.scripted_runner import BLOCK, make_request
+from tests.serving_image.engine.scripted_runner import BLOCK, Windows, make_request
 
 
 class Simulation:
     """A scheduler whose steps are read back one step late, as the engine core does it."""
 
-    def __init__(self, num_blocks: int = 10_000, max_num_seqs: int = 8, budget: int = 16) -> None:
-        self.pool = BlockPool(num_blocks, BLOCK)
+    def __init__(
+        self, num_blocks: int = 10_000, max_num_seqs: int = 8, budget: int = 16, windows: Windows = (None,)
+    ) -> None:
+        self.pool = BlockPool(num_blocks, BlockDemand(BLOCK, windows, budget))
         self.scheduler = Scheduler(self.pool, max_num_seqs, budget)
         self.now = 0.0
         self.queue_seconds: list[float] = []
@@ -88,8 +92,8 @@ def test_the_blocks_of_a_step_are_those_of_its_tokens() -> None:
         (10, 2, True),
         (12, 1, True),
     ]
-    assert [len(item.blocks) for item in (first, second, third)] == [3, 3, 4]
-    assert third.blocks == tuple(request.blocks.blocks)
+    assert [len(item.blocks[0].blocks) for item in (first, second, third)] == [3, 3, 4]
+    assert third.blocks == (BlockSpan(0, tuple(request.blocks.groups[0].blocks)),)
 
 
 @pytest.mark.parametrize("short", [1, 64, 512, 1024])
@@ -171,7 +175,7 @@ def test_the_newest_gives_way_when_blocks_run_out_and_comes_back_to_its_old_plac
     while simulation.scheduler.num_preemptions == 0:
         plan = simulation.plan()
     assert plan == {"old": 1}
-    assert (new.blocks.blocks, new.num_computed_tokens) == ([], 0)
+    assert (new.blocks.groups, new.num_computed_tokens) == ((), 0)
     simulation.add(make_request("newest", [3] * 2, 1))
     for _ in range(20):
         simulation.step()
@@ -279,7 +283,7 @@ def test_every_request_finishes_within_the_limits(
         assert scheduler.num_running <= max_num_seqs
         assert len({item.request for item in items}) == len(items)
         assert all(item.num_tokens > 0 and len(item.request.tokens) <= item.request.max_length for item in items)
-        assert all(len(item.blocks) * BLOCK >= item.start + item.num_tokens for item in items)
+        assert all(len(span.blocks) * BLOCK >= i.start + i.num_tokens for i in items for span in i.blocks)
         assert pool.num_free + pool.num_held == pool.num_blocks
     assert all(len(request.tokens) == request.max_length for request in requests)
     assert pool.num_free == pool.num_blocks

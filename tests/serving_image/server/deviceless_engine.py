@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from serving_image.engine.block_demand import BlockDemand
+from serving_image.engine.block_pool import BlockPool
 from serving_image.engine.core import EngineCore
-from serving_image.engine.kv_cache import BlockPool
 from serving_image.engine.protocol import BootPhase, EngineReady
 from serving_image.engine.request import Request
 from serving_image.engine.scheduler import Scheduler
@@ -70,7 +71,7 @@ class StuckDevice:
 
 def boot(options: EngineOptions, timeline: BootTimeline) -> tuple[EngineCore, EngineReady]:
     config = json.loads((Path(options.model) / "config.json").read_text())
-    pool = BlockPool(BLOCKS, BLOCK_SIZE)
+    pool = BlockPool(BLOCKS, BlockDemand(BLOCK_SIZE))
     max_model_len = BLOCKS * BLOCK_SIZE
     core = EngineCore(
         runner=StuckDevice(config["vocab_size"], config["echo"]),

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, Case
 from benchmarks.gpu.workloads.attention import Heads
-from kernels.batch_inputs import ITEM_WORDS, BatchInputs, RequestTables, StepSize, write_inputs
+from kernels.batch_inputs import BLOCK_WORDS, ITEM_WORDS, BatchInputs, RequestTables, StepSize, write_inputs
 from kernels.rotate_and_store import rotate_and_store
 from kernels.rotate_and_store.norms import HeadNorms
 
@@ -27,7 +27,8 @@ def cases() -> Iterator[Case]:
     yield _rotate("bf16 d128 stored only", Heads(), 0)
     yield _rotate("bf16 d128 head norm", Heads(), 64, norm_heads=1)
     yield _rotate("bf16 d128 projection norm", Heads(), 64, norm_heads=32)
-    yield Case("batch_inputs", "write", _write_inputs)
+    yield Case("batch_inputs", "write", lambda: _write_inputs(groups=1))
+    yield Case("batch_inputs", "write groups", lambda: _write_inputs(groups=6))
 
 
 def _rotate(name: str, heads: Heads, half: int, norm_heads: int = 0) -> Case:
@@ -46,19 +47,17 @@ def _rotate(name: str, heads: Heads, half: int, norm_heads: int = 0) -> Case:
     return Case("rotate_and_store", name, call)
 
 
-def _write_inputs() -> None:
+def _write_inputs(groups: int) -> None:
     items, max_model_len, max_blocks = 8, 4096, 128
     of = {name: torch.empty(_TOKENS, dtype=torch.int64) for name in BatchInputs._fields}
     for name in ("query_starts", "context_lengths", "sampled_rows", "sampled_positions", "split_tokens"):
         of[name] = torch.empty(items + 1, dtype=torch.int32)
-    of["block_tables"] = torch.empty(items, max_blocks, dtype=torch.int32)
-    words = torch.empty(1 + ITEM_WORDS * items + 8, dtype=torch.int32)
-    write_inputs(words, StepSize(items, 0, 128), 32, _tables(items, max_model_len, max_blocks), BatchInputs(**of))
-
-
-def _tables(rows: int, max_model_len: int, max_blocks: int) -> RequestTables:
-    return RequestTables(
-        torch.empty(rows, max_model_len, dtype=torch.int32),
-        torch.empty(rows, dtype=torch.int32),
-        torch.empty(rows, max_blocks, dtype=torch.int32),
+    of["slots"] = torch.empty(groups, _TOKENS, dtype=torch.int64)
+    of["block_tables"] = torch.empty(groups, items, max_blocks, dtype=torch.int32)
+    words = torch.empty(1 + (ITEM_WORDS + groups * BLOCK_WORDS) * items + 8, dtype=torch.int32)
+    tables = RequestTables(
+        torch.empty(items, max_model_len, dtype=torch.int32),
+        torch.empty(items, dtype=torch.int32),
+        torch.empty(groups, items, max_blocks, dtype=torch.int32),
     )
+    write_inputs(words, StepSize(items, 0, 128), 32, tables, BatchInputs(**of))

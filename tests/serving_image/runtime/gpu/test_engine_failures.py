@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from serving_image.models.decoder import Decoder, DecoderInput
+from serving_image.models.decoder import Decoder
+from serving_image.models.interface import ModelInput
 from serving_image.runtime.failures import NOTHING_TO_CHOOSE, RAISED
 from tests.serving_image.checkpoints import random_prompt, transformers_greedy
 from tests.serving_image.generation import greedy_request, run_to_end, tokens_by_request
@@ -39,7 +40,7 @@ def test_a_request_that_makes_the_host_raise_fails_alone(
     core = start_on_gpu(model)
     forward = Decoder.forward
 
-    def fail_on_255(self: Decoder, batch: DecoderInput, *more: Any) -> torch.Tensor:
+    def fail_on_255(self: Decoder, batch: ModelInput, *more: Any) -> torch.Tensor:
         if 255 in batch.token_ids:
             raise RuntimeError("out of memory")
         return forward(self, batch, *more)
