@@ -48,11 +48,13 @@ def attention(
     )
 
 
-def gated_feed_forward(config: HFConfig, *, bias: bool = False, activation: str = "hidden_act") -> FeedForwardConfig:
-    """A gated block; ``activation`` is the field that names the gate's."""
+def gated_feed_forward(
+    config: HFConfig, *, bias: bool = False, activation: str = "hidden_act", default: str = "silu"
+) -> FeedForwardConfig:
+    """A gated block; ``activation`` is the field that names the gate's, ``default`` what it is where that is absent."""
     return FeedForwardConfig(
         intermediate_size=config.positive_int("intermediate_size"),
-        gate=gated_activation(config, activation),
+        gate=gated_activation(config, activation, default),
         up_bias=bias,
         down_bias=bias,
     )
