@@ -92,6 +92,17 @@ def grouped_qkv(num_heads: int, kv_heads: int, head_dim: int) -> Transform:
     return Transform(apply)
 
 
+def sharded(shards: int, order: tuple[int, ...]) -> Transform:
+    """From shards that each hold a part of every projection, ``order[i]`` being the place there of projection ``i``, to
+    one projection after another."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        parts = _divided(tensor, shards, len(order), -1)
+        return torch.cat([parts[:, place].flatten(0, 1) for place in order])
+
+    return Transform(apply)
+
+
 def rows(start: int, stop: int, total: int) -> Transform:
     """Some rows of a tensor that has ``total`` of them."""
     return Transform(lambda tensor: tensor[start:stop], lambda shape: (total, *shape[1:]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -43,6 +45,30 @@ def transformers_case(name: str, config_class: type[PretrainedConfig], **setting
         return transformers_reference(model)
 
     return Case(name, write)
+
+
+def respelled(
+    case: Case,
+    name: str,
+    *,
+    tensors: Callable[[str], str] = str,
+    fields: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Case:
+    """The same checkpoint as other software writes it.
+
+    :param tensors: from a tensor's name to the other one.
+    :param fields: from ``config.json`` to the other one.
+    """
+
+    def write(folder: Path) -> Reference:
+        reference = case.write(folder)
+        file, config = folder / "model.safetensors", folder / "config.json"
+        stored = load_file(file)
+        save_file({tensors(theirs): tensor for theirs, tensor in stored.items()}, file, {"format": "pt"})
+        config.write_text(json.dumps(fields(json.loads(config.read_text()))))
+        return reference
+
+    return case._replace(name=name, write=write)
 
 
 def perturb(model: torch.nn.Module) -> None:
