@@ -99,6 +99,13 @@ class HFConfig:
             raise self.error(f"{key} must be a positive whole number, not {value!r}")
         return value
 
+    def count(self, key: str, default: int) -> int:
+        """A whole number, perhaps 0."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.error(f"{key} must be a whole number, not {value!r}")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
