@@ -72,10 +72,10 @@ def respelled(
 
 
 def perturb(model: torch.nn.Module) -> None:
-    """Move vectors off their initial zeros and ones, which would hide whether they are read at all."""
+    """Move vectors, and stacks of them, off their initial zeros and ones, which would hide whether they are read."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 or bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
 
 
