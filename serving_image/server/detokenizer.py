@@ -2,7 +2,8 @@
 
 A token may end inside a character (byte-level tokenizers split UTF-8) and may change how its neighbours are written
 (SentencePiece drops the first space). So a small window of tokens is decoded again with each new one, and only what
-is certain is given out. A character that is unfinished when the sequence ends never is::
+is certain is given out. A character that is unfinished when the sequence ends never is. (A tokenizer that decodes by
+context has the whole text for its window.) ::
 
     ids        … a  b │ c  d        window = [prefix:]; text of [prefix:read] has been given out
                  ▲    ▲
@@ -34,7 +35,7 @@ class IncrementalDetokenizer:
     def __init__(self, tokenizer: Tokenizer, prompt_token_ids: Sequence[int], *, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._window = list(prompt_token_ids[-PROMPT_TAIL:])
+        self._window = list(prompt_token_ids[0 if tokenizer.decodes_by_context else -PROMPT_TAIL :])
         self._read = len(self._window)
         self._given_out = len(self._decode(self._window))
         self.unfinished = False
@@ -49,7 +50,7 @@ class IncrementalDetokenizer:
         new = certain[self._given_out :]
         self._given_out = max(self._given_out, len(certain))
         self.unfinished = len(certain) < len(text)
-        if new and not self.unfinished:
+        if new and not self.unfinished and not self._tokenizer.decodes_by_context:
             # The window ends with a whole character: its older part is no longer needed.
             self._window = self._window[self._read :]
             self._read = len(self._window)

@@ -1,4 +1,4 @@
-"""Text to token ids and back, with the facts of ``tokenizer_config.json``."""
+"""Text to token ids and back."""
 
 from __future__ import annotations
 
@@ -7,41 +7,26 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer as HuggingFaceTokenizer
-
-from serving_image.errors import StartupError
-from serving_image.server.model_folder import read_json
+from serving_image.server.tokenizer_formats import load_tokenizer
+from serving_image.server.tokenizer_formats.byte_level import BYTE_OF_LETTER
 
 #: Prompts longer than this many characters are tokenized in a thread (the library releases the GIL): 8,000 characters
 #: take about 2 ms, and the event loop has everyone's streams to write.
 THREAD_FROM_CHARACTERS = 8_000
-#: Byte-level tokenizers write each byte as a letter: a printable one of Latin-1 as itself, the others, in order, as the
-#: letters from U+0100 (GPT-2's table).
-_PRINTABLE = frozenset((*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)))
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-_BYTE_OF_LETTER = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
 #: SentencePiece's tokens for bytes that no other token writes.
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
-SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Tokenizer:
     """The tokenizer of one model folder.
 
     :ivar special_tokens: name, such as ``bos_token``, to text: the variables that chat templates see.
-    :raises StartupError: ``tokenizer.json`` cannot be read.
+    :ivar decodes_by_context: how a token is written can depend on tokens far before it.
+    :raises StartupError: there is none, or none that can be read without running the model's own code.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        try:
-            self._tokenizer = HuggingFaceTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for any bad file
-            raise StartupError(f"{path} is not a usable tokenizer: {error}.", "Fetch the model again.") from error
-        # Training leftovers in some files; a prompt is never cut or filled.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.special_tokens = _special_tokens(folder)
+        self._tokenizer, self.special_tokens, self.decodes_by_context = load_tokenizer(folder)
         # How the decoder treats tokens that are bytes, found by asking it: its parts can be nested in many ways.
         self._byte_level = self._decodes(["Ã", "©"], "é")
         self._byte_fallback = self._decodes(["<0xC3>", "<0xA9>"], "é")
@@ -91,7 +76,7 @@ class Tokenizer:
             return b""
         if self._byte_level:
             # The decoder takes a token with any other letter, which must be an added one, as it stands.
-            letters = [_BYTE_OF_LETTER.get(letter) for letter in token]
+            letters = [BYTE_OF_LETTER.get(letter) for letter in token]
             return token.encode() if None in letters else bytes(letter for letter in letters if letter is not None)
         if self._byte_fallback and (byte := _BYTE_TOKEN.fullmatch(token)):
             return bytes.fromhex(byte[1])
@@ -102,15 +87,3 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids; U+FFFD stands for bytes that are no character. Unknown ids have no text."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """``tokenizer_config.json`` wins over the older ``special_tokens_map.json``; a token is a string or an object."""
-    merged = read_json(folder, "special_tokens_map.json") | read_json(folder, "tokenizer_config.json")
-    tokens = {}
-    for name in SPECIAL_TOKEN_NAMES:
-        value = merged.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
-            tokens[name] = text
-    return tokens
