@@ -17,8 +17,10 @@ class Constants:
 
     :ivar half: pairs of a head that are rotated.
     :ivar page: tokens of a cache block.
-    :ivar query_norm: elements that have a norm in common: 0, ``head_dim`` or all of a token's.
+    :ivar query_norm: elements whose norm has its moments in common: 0, ``head_dim`` or all of a token's.
     :ivar key_norm: the same of keys.
+    :ivar own_query_weights: whether each head has weights of its own.
+    :ivar own_key_weights: the same of keys.
     :ivar query_rows: of a program.
     :ivar query_stride: rows from one token's first to the next one's: its heads or, where a norm is over all of them,
         the rows of the one program that takes the token.
@@ -31,6 +33,10 @@ class Constants:
     page: int
     query_norm: int
     key_norm: int
+    own_query_weights: bool
+    own_key_weights: bool
+    layer_norm: bool
+    norm_after: bool
     query_rows: int
     key_rows: int
     query_stride: int
@@ -55,14 +61,25 @@ def launch_constants(
         head_dim=head_dim,
         half=half,
         page=cache.block_size,
-        query_norm=0 if norms is None else heads * head_dim if norms.over_projection else head_dim,
-        key_norm=0 if norms is None else kv_heads * head_dim if norms.over_projection else head_dim,
+        query_norm=_together(norms, heads, head_dim),
+        key_norm=_together(norms, kv_heads, head_dim),
+        own_query_weights=norms is not None and norms.query.numel() > head_dim,
+        own_key_weights=norms is not None and norms.key.numel() > head_dim,
+        layer_norm=norms is not None and norms.kind == "layer",
+        norm_after=norms is not None and norms.after_rotation,
         query_rows=query_rows,
         key_rows=key_rows,
         query_stride=query_stride,
         key_stride=key_stride,
     )
     return constants, {"num_warps": num_warps, "num_stages": tile["num_stages"]}
+
+
+def _together(norms: HeadNorms | None, heads: int, head_dim: int) -> int:
+    """Elements whose moments are one."""
+    if norms is None:
+        return 0
+    return heads * head_dim if norms.over_projection else head_dim
 
 
 def _power_of_two(count: int) -> int:

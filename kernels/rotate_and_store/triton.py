@@ -45,9 +45,9 @@ def rotate_and_store(
         cache.key,
         cache.value,
         cache.scales,
-        None if norms is None else norms.query,
-        None if norms is None else norms.key,
-        0.0 if norms is None else norms.epsilon,
+        *(None, None, None, None, 0.0)
+        if norms is None
+        else (norms.query, norms.key, norms.query_bias, norms.key_bias, norms.epsilon),
         tokens,
         query_programs,
         cache.key.stride(0),
@@ -69,6 +69,8 @@ def _rotate_and_store(
     scales: tl.tensor,
     query_weight: tl.tensor,
     key_weight: tl.tensor,
+    query_bias: tl.tensor,
+    key_bias: tl.tensor,
     epsilon: tl.tensor,
     tokens: tl.tensor,
     query_programs: tl.tensor,
@@ -78,7 +80,7 @@ def _rotate_and_store(
 ) -> None:
     if tl.program_id(0) < query_programs:
         token, head, mask = _rows(tl.program_id(0), tokens, C.heads, C.query_stride, C.query_rows)
-        _rotate_queries(qkv, cos, sin, query_weight, epsilon, token, head, mask, C)
+        _rotate_queries(qkv, cos, sin, query_weight, query_bias, epsilon, token, head, mask, C)
     else:
         program = tl.program_id(0) - query_programs
         key_token, key_head, key_mask = _rows(program, tokens, C.kv_heads, C.key_stride, C.key_rows)
@@ -87,8 +89,8 @@ def _rotate_and_store(
         key_target = key_cache + slot // C.page * key_block_stride + inside
         value_target = value_cache + slot // C.page * value_block_stride + inside
         _store_keys_and_values(
-            qkv, cos, sin, key_weight, epsilon, scales, key_target, value_target, key_token, key_head, key_mask,
-            slot >= 0, C,
+            qkv, cos, sin, key_weight, key_bias, epsilon, scales, key_target, value_target, key_token, key_head,
+            key_mask, slot >= 0, C,
         )  # fmt: skip
 
 
@@ -109,6 +111,7 @@ def _rotate_queries(
     cos: tl.tensor,
     sin: tl.tensor,
     weight: tl.tensor,
+    bias: tl.tensor,
     epsilon: tl.tensor,
     token: tl.tensor,
     head: tl.tensor,
@@ -118,11 +121,9 @@ def _rotate_queries(
     """In place: what is not rotated stays as it is, unless it is normalised."""
     REST: tl.constexpr = C.head_dim - 2 * C.half if C.query_norm else 0
     row = qkv + (token * (C.heads + 2 * C.kv_heads) + head) * C.head_dim
-    cos += token * C.half
-    sin += token * C.half
-    if C.query_norm > C.head_dim:
-        weight += head * C.head_dim
-    parts = turned(row, mask, cos, sin, weight, epsilon, C.head_dim, C.half, REST, C.query_norm)
+    parts = load_head(row, mask, C.half, REST)
+    own = head * C.head_dim if C.own_query_weights else 0
+    parts = _turned(parts, mask, cos, sin, token, weight, bias, own, epsilon, REST, C.query_norm, C)
     store_head(row, mask, parts, 1.0, C.half, REST, False)
 
 
@@ -132,6 +133,7 @@ def _store_keys_and_values(
     cos: tl.tensor,
     sin: tl.tensor,
     weight: tl.tensor,
+    bias: tl.tensor,
     epsilon: tl.tensor,
     scales: tl.tensor,
     key_target: tl.tensor,
@@ -145,14 +147,12 @@ def _store_keys_and_values(
     """Only rows that are ``kept`` are stored."""
     REST: tl.constexpr = C.head_dim - 2 * C.half
     row = qkv + (token * (C.heads + 2 * C.kv_heads) + C.heads + head) * C.head_dim
-    cos += token * C.half
-    sin += token * C.half
     columns = tl.arange(0, triton.next_power_of_2(C.head_dim))[None, :]
     value_mask = kept & (columns < C.head_dim)
     value = tl.load(row + C.kv_heads * C.head_dim + columns, mask=value_mask)
-    if C.key_norm > C.head_dim:
-        weight += head * C.head_dim
-    key = turned(row, mask, cos, sin, weight, epsilon, C.head_dim, C.half, REST, C.key_norm)
+    own = head * C.head_dim if C.own_key_weights else 0
+    key = load_head(row, mask, C.half, REST)
+    key = _turned(key, mask, cos, sin, token, weight, bias, own, epsilon, REST, C.key_norm, C)
     key_factor, value_factor = 1.0, 1.0
     if scales is not None:
         key_factor = 1.0 / tl.load(scales + head, mask=mask, other=1.0)
@@ -162,38 +162,96 @@ def _store_keys_and_values(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def turned(
-    row: tl.tensor,
+def _turned(
+    parts: tl.tuple,
     mask: tl.tensor,
     cos: tl.tensor,
     sin: tl.tensor,
+    token: tl.tensor,
     weight: tl.tensor,
+    bias: tl.tensor,
+    own: tl.tensor,
     epsilon: tl.tensor,
-    HEAD_DIM: tl.constexpr,
-    HALF: tl.constexpr,
     REST: tl.constexpr,
     NORM: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Heads, normalised and rotated, in float32: the two halves of the pairs and the ``REST`` elements after them.
+    C: tl.constexpr,
+) -> tl.tuple:
+    """Norm and rotation of what :func:`load_head` gave; ``own`` is where a head's weights begin."""
+    angles = load_angles(cos, sin, token, mask, C.half)
+    if NORM and not C.norm_after:
+        parts = _normalised(parts, mask, weight, bias, own, epsilon, REST, NORM, C)
+    parts = rotated(parts, angles)
+    if NORM and C.norm_after:
+        parts = _normalised(parts, mask, weight, bias, own, epsilon, REST, NORM, C)
+    return parts
 
-    ``[rows, 1]`` pointers say where each row's head, angles and weights begin. ``NORM`` is how many elements have a
-    norm in common: ``HEAD_DIM`` or, all rows being one token's, more.
-    """
+
+@triton.jit  # type: ignore[untyped-decorator]
+def load_head(
+    row: tl.tensor, mask: tl.tensor, HALF: tl.constexpr, REST: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Heads in float32: the two halves of their pairs and the ``REST`` elements after them. ``row`` and ``mask`` are
+    ``[rows, 1]``."""
     half, half_mask = _columns(mask, 0, HALF)
     rest, rest_mask = _columns(mask, 2 * HALF, REST)
-    first, second = _load(row + half, half_mask), _load(row + HALF + half, half_mask)
-    unturned = _load(row + rest, rest_mask)
-    cosine, sine = _load(cos + half, half_mask), _load(sin + half, half_mask)
-    if NORM:
-        squares = tl.sum(first * first + second * second, axis=1, keep_dims=True)
-        squares += tl.sum(unturned * unturned, axis=1, keep_dims=True)
-        if NORM > HEAD_DIM:
-            squares = tl.sum(squares, axis=0, keep_dims=True)
-        scale = tl.rsqrt(squares / NORM + epsilon)
-        first *= scale * _load(weight + half, half_mask)
-        second *= scale * _load(weight + HALF + half, half_mask)
-        unturned *= scale * _load(weight + rest, rest_mask)
-    return first * cosine - second * sine, second * cosine + first * sine, unturned
+    return _load(row + half, half_mask), _load(row + HALF + half, half_mask), _load(row + rest, rest_mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def load_angles(
+    cos: tl.tensor, sin: tl.tensor, token: tl.tensor, mask: tl.tensor, HALF: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Cosine and sine of each row's token, ``[rows, 1]``."""
+    half, half_mask = _columns(mask, 0, HALF)
+    return _load(cos + token * HALF + half, half_mask), _load(sin + token * HALF + half, half_mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def rotated(parts: tl.tuple, angles: tl.tuple) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Of :func:`load_head` and :func:`load_angles`."""
+    first, second, rest = parts
+    cosine, sine = angles
+    return first * cosine - second * sine, second * cosine + first * sine, rest
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _normalised(
+    parts: tl.tuple,
+    mask: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    own: tl.tensor,
+    epsilon: tl.tensor,
+    REST: tl.constexpr,
+    NORM: tl.constexpr,
+    C: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """``NORM`` is how many elements have their moments in common: a head's or, all rows being one token's, more."""
+    half, half_mask = _columns(mask, 0, C.half)
+    rest, rest_mask = _columns(mask, 2 * C.half, REST)
+    first, second, unturned = parts
+    if C.layer_norm:
+        mean = _summed(first + second, unturned, NORM, C) / NORM
+        first = tl.where(half_mask, first - mean, 0.0)
+        second = tl.where(half_mask, second - mean, 0.0)
+        unturned = tl.where(rest_mask, unturned - mean, 0.0)
+    squares = _summed(first * first + second * second, unturned * unturned, NORM, C)
+    scale = tl.rsqrt(squares / NORM + epsilon)
+    first *= scale * _load(weight + own + half, half_mask)
+    second *= scale * _load(weight + own + C.half + half, half_mask)
+    unturned *= scale * _load(weight + own + rest, rest_mask)
+    if bias is not None:
+        first += _load(bias + own + half, half_mask)
+        second += _load(bias + own + C.half + half, half_mask)
+        unturned += _load(bias + own + rest, rest_mask)
+    return first, second, unturned
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _summed(pairs: tl.tensor, rest: tl.tensor, NORM: tl.constexpr, C: tl.constexpr) -> tl.tensor:
+    """Of each row, or of all."""
+    total = tl.sum(pairs, axis=1, keep_dims=True) + tl.sum(rest, axis=1, keep_dims=True)
+    return tl.sum(total, axis=0, keep_dims=True) if C.head_dim < NORM else total
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -206,7 +264,7 @@ def store_head(
     REST: tl.constexpr,
     SCALED: tl.constexpr,
 ) -> None:
-    """What :func:`turned` gives, to where ``row`` begins."""
+    """What :func:`load_head` gave, to where ``row`` begins."""
     half, half_mask = _columns(mask, 0, HALF)
     rest, rest_mask = _columns(mask, 2 * HALF, REST)
     store(row + half, parts[0], factor, half_mask, SCALED)

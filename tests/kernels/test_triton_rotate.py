@@ -4,6 +4,7 @@ is full of NaN before."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
@@ -17,6 +18,25 @@ FP8 = torch.float8_e4m3fn
 HEADS = st.sampled_from([(1, 1), (4, 2), (8, 1), (5, 5), (40, 8), (71, 1)])
 HEAD_DIMS = st.sampled_from([(64, 32), (64, 8), (80, 40), (80, 16), (128, 64), (128, 48), (16, 0), (256, 128), (10, 3)])
 """Elements of a head, and how many pairs of them are rotated."""
+
+
+class Norm(NamedTuple):
+    """What :class:`HeadNorms` are like; ``own`` are the weights of a head, ``wide`` those of float32."""
+
+    kind: Literal["rms", "layer"]
+    extent: Literal["head", "projection"]
+    own: bool = False
+    biased: bool = False
+    wide: bool = False
+    after: bool = False
+
+
+NORMS = st.builds(
+    Norm,
+    st.sampled_from(["rms", "layer"]),
+    st.sampled_from(["head", "projection"]),
+    *[st.booleans()] * 4,
+)
 
 
 class Problem:
@@ -47,11 +67,14 @@ class Problem:
         self.scales: torch.Tensor | None = None
         self._generator = generator
 
-    def normalise(self, *, over_projection: bool) -> None:
-        key = self.kv_heads * self.head_dim
-        sizes = (self.qkv.shape[1] - 2 * key, key) if over_projection else (self.head_dim, self.head_dim)
-        weights = (torch.randn(size, generator=self._generator).to(self.dtype) for size in sizes)
-        self.norms = HeadNorms(*weights, 1e-5, extent="projection" if over_projection else "head")
+    def normalise(self, like: Norm) -> None:
+        sizes = [self.qkv.shape[1] - 2 * self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
+        if not like.own and like.extent == "head":
+            sizes = [self.head_dim, self.head_dim]
+        dtype = torch.float32 if like.wide else self.dtype
+        tensors = [torch.randn(size, generator=self._generator).to(dtype) for size in (*sizes, *sizes)]
+        query_bias, key_bias = tensors[2:] if like.biased else (None, None)
+        self.norms = HeadNorms(*tensors[:2], 1e-5, like.kind, like.extent, query_bias, key_bias, like.after)
 
     def scale(self) -> None:
         """A cache of float8 with scales, and tokens that it holds exactly, turned by quarters of a circle: Triton's
@@ -71,13 +94,20 @@ class Problem:
     def check(self, device: torch.device) -> None:
         expected_cache, cache = self.cache(torch.device("cpu")), self.cache(device)
         expected = reference.rotate_and_store(self.qkv, self.cos, self.sin, self.slots, expected_cache, self.norms)
-        norms = self.norms and replace(self.norms, query=self.norms.query.to(device), key=self.norms.key.to(device))
+        norms = self.norms and _on(device, self.norms)
         qkv = self.qkv.to(device, copy=True)
         cos, sin, slots = (part.to(device) for part in (self.cos, self.sin, self.slots))
         query = rotate_and_store(qkv, cos, sin, slots, cache, norms)
         _close(query, expected)
         _close(cache.key, expected_cache.key)
         _close(cache.value, expected_cache.value)
+
+
+def _on(device: torch.device, norms: HeadNorms) -> HeadNorms:
+    bias = None if norms.query_bias is None else norms.query_bias.to(device)
+    key_bias = None if norms.key_bias is None else norms.key_bias.to(device)
+    moved = {"query": norms.query.to(device), "key": norms.key.to(device)}
+    return replace(norms, **moved, query_bias=bias, key_bias=key_bias)
 
 
 def _close(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -95,7 +125,8 @@ def _close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     head=HEAD_DIMS,
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     block_size=st.sampled_from([1, 16, 64]),
-    variant=st.sampled_from(["none", "head", "projection", "scales"]),
+    norm=st.one_of(st.none(), NORMS),
+    scaled=st.booleans(),
 )
 def test_random_tokens(
     *,
@@ -106,13 +137,14 @@ def test_random_tokens(
     head: tuple[int, int],
     dtype: torch.dtype,
     block_size: int,
-    variant: str,
+    norm: Norm | None,
+    scaled: bool,
 ) -> None:
     problem = Problem(seed, tokens, heads=heads, head=head, dtype=dtype, block_size=block_size)
-    if variant == "scales":
+    if norm is not None:
+        problem.normalise(norm)
+    elif scaled:
         problem.scale()
-    elif variant != "none":
-        problem.normalise(over_projection=variant == "projection")
     problem.check(gpu)
 
 
@@ -170,20 +202,3 @@ def test_slots_beyond_two_to_the_31_elements(gpu: torch.device) -> None:
     _close(key[0, 0, 1], expected[0, 0])
     _close(key[9, 0, 5], expected[1, 0])
     assert key[9, 0, 6].isnan().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("over_projection", [False, True], ids=["heads", "projection"])
-def test_norms_on_a_cpu(dtype: torch.dtype, *, over_projection: bool) -> None:
-    """The CPU forms, whose cache has a layout of its own in blocks of 32: the queries tell."""
-    for block_size in (16, 32):
-        problem = Problem(0, 7, heads=(4, 2), head=(32, 16), dtype=dtype, block_size=block_size)
-        problem.slots = torch.arange(7)
-        problem.normalise(over_projection=over_projection)
-        caches = problem.cache(torch.device("cpu")), problem.cache(torch.device("cpu"))
-        arguments = (problem.cos, problem.sin, problem.slots)
-        actual = rotate_and_store(problem.qkv.clone(), *arguments, caches[0], problem.norms)
-        expected = reference.rotate_and_store(problem.qkv, *arguments, caches[1], problem.norms)
-        _close(actual, expected)
-        if block_size == 16:
-            _close(caches[0].key, caches[1].key)

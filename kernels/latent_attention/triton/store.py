@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.gpu import device_of, tile_shape
 from kernels.latent_attention.cache import LatentCache
-from kernels.rotate_and_store.triton import store, store_head, turned
+from kernels.rotate_and_store.triton import load_angles, load_head, rotated, store, store_head
 
 
 def store_latent(
@@ -121,7 +121,7 @@ def _normalise(source, target, present, kept, weight, epsilon, scale, LATENT: tl
 
 @triton.jit
 def _rotate(source, target, token, present, kept, cos, sin, scale, HALF: tl.constexpr):
-    parts = turned(source, present, cos + token * HALF, sin + token * HALF, source, 0.0, 2 * HALF, HALF, 0, 0)
+    parts = rotated(load_head(source, present, HALF, 0), load_angles(cos, sin, token, present, HALF))
     store_head(target, kept, parts, _factor(scale), HALF, 0, scale is not None)
 
 

@@ -17,7 +17,7 @@ _CPU = torch.device("cpu")
 
 
 def cases() -> Iterator[Case]:
-    """Every size of head, the dtypes, partial rotation and both norms."""
+    """Every size of head, the dtypes, partial rotation and the norms."""
     for head_dim in (64, 80, 96, 112, 128, 192, 256):
         yield _rotate(f"bf16 d{head_dim}", Heads(head_dim=head_dim), head_dim // 2)
     for kind in ("fp16", "fp32"):
@@ -25,21 +25,30 @@ def cases() -> Iterator[Case]:
     yield _rotate("bf16 d128 fp8 cache", Heads(cache_dtype=DTYPES["fp8"]), 64)._replace(capabilities=(90, 100))
     yield _rotate("bf16 d128 partial", Heads(), 16)
     yield _rotate("bf16 d128 stored only", Heads(), 0)
-    yield _rotate("bf16 d128 head norm", Heads(), 64, norm_heads=1)
-    yield _rotate("bf16 d128 projection norm", Heads(), 64, norm_heads=32)
+    for name, half, norms in _norms(Heads()):
+        yield _rotate(f"bf16 d128 {name}", Heads(), half, norms)
     yield Case("batch_inputs", "write", lambda: _write_inputs(groups=1))
     yield Case("batch_inputs", "write groups", lambda: _write_inputs(groups=6))
 
 
-def _rotate(name: str, heads: Heads, half: int, norm_heads: int = 0) -> Case:
+def _norms(heads: Heads) -> Iterator[tuple[str, int, HeadNorms]]:
+    """Those of Qwen3, Gemma 3, OLMo 2, Command R+, Persimmon, MPT and Hunyuan."""
+    shared = torch.empty(2, heads.head_dim, dtype=heads.dtype)
+    query, key = (torch.empty(count * heads.head_dim, dtype=heads.dtype) for count in (heads.heads, heads.kv_heads))
+    yield "head norm", 64, HeadNorms(*shared, 1e-6)
+    yield "head norm fp32", 64, HeadNorms(*shared.float(), 1e-6)
+    yield "projection norm", 64, HeadNorms(query, key, 1e-6, extent="projection")
+    yield "head layer norm", 64, HeadNorms(query, key, 1e-6, "layer")
+    biased = HeadNorms(*shared, 1e-6, "layer", query_bias=shared[0].clone(), key_bias=shared[1].clone())
+    yield "head layer norm bias partial", 32, biased
+    yield "projection layer norm", 0, HeadNorms(query, key, 1e-6, "layer", "projection")
+    yield "head norm after", 64, HeadNorms(*shared, 1e-6, after_rotation=True)
+
+
+def _rotate(name: str, heads: Heads, half: int, norms: HeadNorms | None = None) -> Case:
     def call() -> object:
         width = (heads.heads + 2 * heads.kv_heads) * heads.head_dim
         angles = torch.empty(_TOKENS, half)
-        norms = None
-        if norm_heads:
-            sizes = norm_heads, 1 if norm_heads == 1 else heads.kv_heads
-            query, key = (torch.empty(count * heads.head_dim, dtype=heads.dtype) for count in sizes)
-            norms = HeadNorms(query, key, 1e-6, extent="head" if norm_heads == 1 else "projection")
         slots = torch.empty(_TOKENS, dtype=torch.int64)
         qkv = torch.empty(_TOKENS, width, dtype=heads.dtype)
         return rotate_and_store(qkv, angles, angles.clone(), slots, heads.pool(_TOKENS, _CPU), norms)
