@@ -48,6 +48,7 @@ class QKNormConfig:
     :ivar extent: each ``head`` by itself, or all heads of a token as one vector: the ``projection``.
     :ivar per_head: every head has weights of its own; else all share ``head_dim`` of them.
     :ivar after_rotation: it comes after the rotary embedding (Hunyuan).
+    :ivar before_clip: it comes before the clip, over the whole projection (OLMoE).
     """
 
     kind: Literal["rms", "layer"]
@@ -57,6 +58,7 @@ class QKNormConfig:
     has_bias: bool = False
     wide: bool = False
     after_rotation: bool = False
+    before_clip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
