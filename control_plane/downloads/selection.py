@@ -1,4 +1,7 @@
-"""Which files of a repository are fetched: safetensors and what describes them; never code, never pickles."""
+"""Which files of a repository are fetched: weights and what describes them; never code.
+
+PyTorch's own format is fetched where there are no safetensors: the engine unpickles tensors and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from control_plane.errors import Invalid
 from control_plane.hub.ids import is_safe_path
 from control_plane.hub.source import RepositoryFile
 
-WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
+WANTED = ("*.safetensors", "pytorch_model*.bin", "*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja")
 
 #: Folders in which authors keep the same weights once more, for other programs.
 _COPIES = frozenset({"original", "onnx", "openvino", "metal", "gguf", "coreml", "mlx"})
@@ -20,7 +23,7 @@ class NothingToServe(Invalid):
     """The repository has no weights that Slipway would load."""
 
     code = "no_safetensors"
-    next_step = "Pick a repository with *.safetensors files; other formats can carry code and are not loaded."
+    next_step = "Pick a repository with *.safetensors or pytorch_model*.bin files."
 
 
 class UnsafeRepository(Invalid):
@@ -34,14 +37,17 @@ def select_files(files: Iterable[RepositoryFile]) -> list[RepositoryFile]:
     """The files to fetch, in the order of their paths.
 
     :raises UnsafeRepository: a path or an ETag that cannot be trusted.
-    :raises NothingToServe: no safetensors among them.
+    :raises NothingToServe: no weights among them.
     """
     wanted = sorted((file for file in files if _is_wanted(file.path)), key=lambda file: file.path)
     for file in wanted:
         _check(file)
     weights = [file for file in wanted if file.path.endswith(".safetensors")]
     if not weights:
-        raise NothingToServe("the repository holds no *.safetensors weights")
+        if not any(file.path.endswith(".bin") for file in wanted):
+            raise NothingToServe("the repository holds no *.safetensors weights and no pytorch_model*.bin")
+        return wanted
+    wanted = [file for file in wanted if not _is_pytorch(file.path)]
     if any(not _is_consolidated(file.path) for file in weights):
         wanted = [file for file in wanted if not _is_consolidated(file.path)]
     return wanted
@@ -50,6 +56,11 @@ def select_files(files: Iterable[RepositoryFile]) -> list[RepositoryFile]:
 def _is_wanted(path: str) -> bool:
     *folders, name = path.split("/")
     return not _COPIES.intersection(folders) and any(fnmatchcase(name, pattern) for pattern in WANTED)
+
+
+def _is_pytorch(path: str) -> bool:
+    """The weights in PyTorch's own format, or their index."""
+    return fnmatchcase(PurePosixPath(path).name, "pytorch_model*.bin*")
 
 
 def _is_consolidated(path: str) -> bool:

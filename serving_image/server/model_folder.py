@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from serving_image.options import LoadFormat
 
 #: A hub id: `name` or `organisation/name`, with the hub's own alphabet.
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-#: What is fetched of a hub model. Never pickles (.bin, .pt) and never code.
-ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+#: What is fetched of a hub model. Never code.
+ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "merges.txt"]
+#: Weights in PyTorch's format, fetched where there are no others. The loader unpickles tensors and nothing else.
+PYTORCH_FILES = ["pytorch_model*.bin"]
 #: Second copies of the weights in their makers' own layouts.
 IGNORED_FILES = ["original/*", "metal/*", "onnx/*", "consolidated*.safetensors"]
+#: One of these holds the tokenizer's vocabulary.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "qwen.tiktoken", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,27 @@ def resolve_model(model: str, revision: str | None, load_format: LoadFormat) -> 
 def _check_files(folder: Path, load_format: LoadFormat) -> None:
     if not (folder / "config.json").is_file():
         raise StartupError(f"{folder} holds no config.json.", "Name the folder of a model in Hugging Face format.")
-    if not (folder / "tokenizer.json").is_file():
-        message = f"{folder} holds no tokenizer.json."
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        message = f"{folder} holds no tokenizer: none of {', '.join(TOKENIZER_FILES)}."
         raise StartupError(message, "Save the model's fast tokenizer beside it (tokenizer.save_pretrained).")
-    if load_format != "dummy" and not any(folder.glob("*.safetensors")):
-        message = f"{folder} holds no *.safetensors weights; other formats can execute code and are never read."
+    if load_format != "dummy" and not _has_safetensors(folder) and not any(folder.glob(PYTORCH_FILES[0])):
+        message = f"{folder} holds no weights: neither *.safetensors nor pytorch_model*.bin."
         raise StartupError(message, "Convert the model to safetensors, or try --load-format dummy.")
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def _fetch(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.3 s that a local folder need not pay
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
 
+    fetch = partial(snapshot_download, model, revision=revision, ignore_patterns=IGNORED_FILES)
     try:
-        path = snapshot_download(model, revision=revision, allow_patterns=ALLOWED_FILES, ignore_patterns=IGNORED_FILES)
+        path = fetch(allow_patterns=ALLOWED_FILES)
+        if not _has_safetensors(Path(path)):
+            path = fetch(allow_patterns=[*ALLOWED_FILES, *PYTORCH_FILES])
     except GatedRepoError as error:
         message = f"{model} is gated: its owner asks each person to accept terms."
         raise StartupError(message, "Accept them on the model's page and set HF_TOKEN.") from error

@@ -113,7 +113,7 @@ class TestRefusals:
         ("missing", "said"),
         [
             ("config.json", "no config.json"),
-            ("tokenizer.json", "no tokenizer.json"),
+            ("tokenizer.json", "holds no tokenizer: none of tokenizer.json, tokenizer.model"),
             ("model.safetensors", "safetensors"),
         ],
     )

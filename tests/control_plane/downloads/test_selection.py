@@ -30,6 +30,8 @@ def test_weights_and_what_describes_them() -> None:
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
+        "qwen.tiktoken",
+        "sentencepiece.bpe.model",
         "tokenizer.json",
         "tokenizer.model",
     ]
@@ -41,6 +43,7 @@ def test_weights_and_what_describes_them() -> None:
         "model.Q4_K_M.gguf",
         "modeling_custom.py",
         "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
         "tf_model.h5",
         "training_args.pt",
         "weights.pth",
@@ -60,10 +63,15 @@ def test_copies_of_the_weights_for_other_programs_are_left_out() -> None:
     assert selected("consolidated.safetensors", "params.json") == ["consolidated.safetensors", "params.json"]
 
 
-def test_a_repository_without_safetensors_says_what_would_work() -> None:
+def test_a_repository_without_weights_says_what_would_work() -> None:
     with pytest.raises(NothingToServe) as error:
-        select_files(listed("config.json", "pytorch_model.bin"))
+        select_files(listed("config.json", "model.gguf"))
     assert "safetensors" in error.value.next_step
+
+
+def test_pytorchs_own_format_is_fetched_where_there_are_no_safetensors() -> None:
+    files = ["config.json", "pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"]
+    assert selected(*files, "optimizer.bin") == files
 
 
 @pytest.mark.parametrize(

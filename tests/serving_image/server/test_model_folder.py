@@ -69,6 +69,19 @@ class TestHub:
         expected = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
         assert fetched == expected | {"model.safetensors"}
 
+    def test_weights_in_pytorchs_format_are_fetched_where_there_are_no_others(self, hub, tmp_path):
+        folder = tiny_llama(tmp_path / "model")
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        (folder / "training_args.bin").write_bytes(b"pickle")
+        for name in ("qwen.tiktoken", "merges.txt", "tokenizer.model", "README.txt"):
+            (folder / name).write_text(name)
+        hub.add_repo("org/llama", folder)
+        ended = self.resolve(hub, tmp_path, "org/llama")
+        assert ended.returncode == 0, ended.stderr
+        fetched = {path.name for path in Path(ended.stdout.strip()).iterdir()}
+        expected = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+        assert fetched == expected | {"pytorch_model.bin", "qwen.tiktoken", "merges.txt", "tokenizer.model"}
+
     def test_a_fetched_model_needs_no_hub(self, hub, tmp_path):
         hub.add_repo("org/llama", tiny_llama(tmp_path / "model"))
         self.resolve(hub, tmp_path, "org/llama")
