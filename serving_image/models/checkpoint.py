@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,12 +38,13 @@ _FORMATS = (
 )
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, *, only_safetensors: bool = False) -> list[Path]:
     """The weight files of a model folder, sorted; safetensors where there are any.
 
     :raises StartupError: there are none, or one that the index lists is absent.
     """
-    for layout in _FORMATS:
+    formats = _FORMATS[:1] if only_safetensors else _FORMATS
+    for layout in formats:
         index = folder / layout.index_file
         if index.is_file():
             return _indexed_files(index)
@@ -53,7 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
         if files := sorted(folder.glob(layout.pattern)):
             return files
     raise StartupError(
-        f"{folder} has no weights: neither *.safetensors nor pytorch_model*.bin.",
+        f"{folder} has no weights: no {' and no '.join(layout.pattern for layout in formats)}.",
         "Finish downloading the model, or try --load-format dummy for random weights.",
     )
 
@@ -142,7 +142,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     """What ``torch.save`` wrote, if it is tensors by name and nothing else."""
     try:
         loaded = _torch_load(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged or hostile file makes of its reader
         raise StartupError(
             f"{path} cannot be loaded as plain tensors: {str(error).splitlines()[0]}.",
             "Use a checkpoint in safetensors format; code in weight files is never run.",

@@ -13,9 +13,8 @@ from typing import cast
 from serving_image.errors import StartupError
 from serving_image.models import architectures
 from serving_image.models.config import DecoderConfig
-from serving_image.models.description import Architecture
+from serving_image.models.description import Architecture, ModelDescription
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import TensorNames
 
 
 @cache
@@ -35,12 +34,14 @@ def native_architectures() -> dict[str, Architecture]:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder whose architecture the engine serves."""
+    """A model folder whose architecture the engine serves.
+
+    :ivar description: what the decoder needs to know; None: Transformers runs the model.
+    """
 
     path: Path
-    decoder: DecoderConfig
-    names: TensorNames
-    stated_dtype: str | None
+    config: HFConfig
+    description: ModelDescription | None
 
     @classmethod
     def open(cls, path: Path) -> ModelFolder:
@@ -51,16 +52,36 @@ class ModelFolder:
         if not path.is_dir():
             raise StartupError(f"{path} is not a folder.", "Give the folder that holds the model's config.json.")
         config = HFConfig.load(path)
-        architecture = native_architectures().get(config.architecture)
-        if architecture is None:
-            raise StartupError(
-                f"Architecture {config.architecture} is not supported.",
-                f"Use a model with one of: {', '.join(sorted(native_architectures()))}.",
-            )
         if config.quantization_method is not None:
             raise StartupError(
                 f'The checkpoint is quantized with "{config.quantization_method}", which is not supported.',
                 "Use the unquantized checkpoint.",
             )
-        description = architecture.describe(config)
-        return cls(path, description.decoder, description.names, config.dtype)
+        architecture = native_architectures().get(config.architecture)
+        if architecture is not None:
+            return cls(path, config, architecture.describe(config))
+        _check_fallback(config.architecture)
+        return cls(path, config, None)
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The decoder's configuration.
+
+        :raises ValueError: Transformers runs the model.
+        """
+        if self.description is None:
+            raise ValueError(f"{self.config.architecture} is no architecture of the decoder")
+        return self.description.decoder
+
+
+def _check_fallback(architecture: str) -> None:
+    """:raises StartupError: Transformers cannot run the architecture on a paged cache; the reason is named."""
+    from serving_image.models.transformers_backend import why_not  # noqa: PLC0415 - seconds that native models save
+
+    reason = why_not(architecture)
+    if reason is not None:
+        raise StartupError(
+            f"Architecture {architecture} is not supported: it {reason}.",
+            "Use a decoder-only model; docs/models.md lists the architectures. Native: "
+            f"{', '.join(sorted(native_architectures()))}.",
+        )

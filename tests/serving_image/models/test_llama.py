@@ -93,12 +93,18 @@ def test_the_engine_counts_parameters_as_the_checkpoint_does(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"architectures": ["FluxForCausalLM"]}, "FluxForCausalLM is not supported. Use a model with one of: Llama"),
+        ({"architectures": ["FluxForCausalLM"]}, "it is not a causal language model that Transformers knows"),
+        (
+            {"architectures": ["MambaForCausalLM"]},
+            "MambaForCausalLM is not supported: it is a state-space or recurrent",
+        ),
+        ({"architectures": ["T5ForConditionalGeneration"]}, "it is an encoder-decoder"),
+        ({"architectures": ["RobertaForMaskedLM"]}, "it is an encoder, which generates no text"),
         ({"architectures": None}, "does not name an architecture"),
         ({"hidden_size": "wide"}, "hidden_size must be a positive whole number, not 'wide'"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"num_key_value_heads": 3}, "4 attention heads over 3 key/value heads"),
-        ({"hidden_act": "gelu"}, 'hidden_act is "gelu"'),
+        ({"hidden_act": "swoosh"}, 'hidden_act is "swoosh"; supported: silu'),
         ({"rope_parameters": {"rope_type": "spiral"}}, 'rotary scaling "spiral" is not supported'),
         ({"rope_parameters": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_parameters": [1]}, "rope_parameters must be an object"),

@@ -51,7 +51,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
 def test_integers_are_not_taken_for_weights(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     _rewrite(folder, **{"model/norm/weight": torch.ones(64, dtype=torch.int8)})
-    with pytest.raises(StartupError, match=r"model.norm.weight as I8"):
+    with pytest.raises(StartupError, match=r"no floating-point numbers in model.norm.weight"):
         boot_engine(folder)
 
 
@@ -95,11 +95,13 @@ def test_a_bad_index_is_refused(tmp_path: Path, content: str) -> None:
         boot_engine(folder)
 
 
-def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(StartupError, match="has no safetensors weights"):
+    with pytest.raises(StartupError, match=r"pytorch_model\.bin cannot be loaded as plain tensors"):
         boot_engine(folder)
+    with pytest.raises(StartupError, match=r"has no weights: no \*.safetensors\."):
+        boot_engine(folder, load_format="safetensors")
 
 
 def test_dummy_weights_need_no_files_and_repeat_with_the_seed(tmp_path: Path) -> None:

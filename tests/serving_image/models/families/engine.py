@@ -1,9 +1,8 @@
-"""The decoder on a paged cache, step by step, without the scheduler: what it scores at every position."""
+"""A model on a paged cache, step by step, without the scheduler: what it scores at every position."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +13,19 @@ from kernels.attention import LayerCache, PagedBatch
 from kernels.latent_attention import LatentCache
 from kernels.linear import EXACT
 from serving_image.models.cache_layout import CacheShape, LatentShape
-from serving_image.models.checkpoint import Checkpoint, weight_files
-from serving_image.models.decoder import Decoder
-from serving_image.models.interface import AttentionCache, ModelInput
-from serving_image.models.parameters import parameter_specs
+from serving_image.models.interface import AttentionCache, Model, ModelInput
+from serving_image.models.loading import LoadSettings, load_model
 from serving_image.models.registry import ModelFolder
-from serving_image.models.weights import check_complete, iter_parameters
 
 BLOCK_SIZE = 32
-_CPU = torch.device("cpu")
 
 
-def load(folder: Path) -> Decoder:
-    """The decoder of a model folder, in float32 on the CPU."""
-    model = ModelFolder.open(folder)
-    specs = parameter_specs(model.decoder)
-    with ExitStack() as stack:
-        checkpoint = Checkpoint.open(weight_files(folder), stack)
-        check_complete(checkpoint, specs, model.names, tied=model.decoder.tie_word_embeddings)
-        parameters = iter_parameters(checkpoint, specs, model.names, torch.float32, _CPU)
-        return Decoder(model.decoder, parameters, torch.float32, _CPU, EXACT)
+def load(folder: Path) -> Model:
+    """The model of a folder, in float32 on the CPU."""
+    settings = LoadSettings(
+        device=torch.device("cpu"), layout=EXACT, choose_dtype=lambda _: torch.float32, load_format="auto", seed=0
+    )
+    return load_model(ModelFolder.open(folder), settings)
 
 
 class Run(NamedTuple):
@@ -43,7 +35,7 @@ class Run(NamedTuple):
     scores: Tensor
 
 
-def run(decoder: Decoder, prompts: Sequence[Sequence[int]], new_tokens: int, chunks: Sequence[int] = ()) -> list[Run]:
+def run(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, chunks: Sequence[int] = ()) -> list[Run]:
     """Greedy decoding of all prompts side by side, on a cache full of NaN.
 
     :param chunks: sizes of the prompts' first pieces; what is left is one piece.
@@ -51,17 +43,17 @@ def run(decoder: Decoder, prompts: Sequence[Sequence[int]], new_tokens: int, chu
     sequences = [list(prompt) for prompt in prompts]
     longest = max(map(len, sequences)) + new_tokens
     blocks = -(-longest // BLOCK_SIZE)
-    caches = [_cache(shape, len(prompts) * blocks) for shape in decoder.config.cache_layout.shapes]
+    caches = [_cache(shape, len(prompts) * blocks) for shape in model.config.cache_layout.shapes]
     # Neighbouring blocks of a sequence lie apart.
     tables = torch.arange(len(prompts) * blocks, dtype=torch.int32).view(blocks, -1).t().contiguous()
     done, scores = [0] * len(prompts), [[] for _ in prompts]
     for size in [*chunks, longest]:
-        _advance(decoder, caches, tables, sequences, done, scores, size)
+        _advance(model, caches, tables, sequences, done, scores, size)
     for _ in range(new_tokens):
         for sequence, rows in zip(sequences, scores, strict=True):
             sequence.append(int(rows[-1][-1].argmax()))
         if new_tokens:
-            _advance(decoder, caches, tables, sequences, done, scores, 1)
+            _advance(model, caches, tables, sequences, done, scores, 1)
     return [Run(sequence, torch.cat(rows)[:-1]) for sequence, rows in zip(sequences, scores, strict=True)]
 
 
@@ -75,7 +67,7 @@ def _cache(shape: CacheShape | LatentShape, blocks: int) -> AttentionCache:
 
 @torch.inference_mode()
 def _advance(
-    decoder: Decoder,
+    model: Model,
     caches: list[AttentionCache],
     tables: Tensor,
     sequences: list[list[int]],
@@ -107,9 +99,9 @@ def _advance(
         sequence_lengths=torch.cat(
             [torch.full_like(where, len(sequences[index])) for index, where in zip(live, positions, strict=True)]
         ),
-        pagings=(paging,) * len(decoder.config.cache_layout.groups),
+        pagings=(paging,) * len(model.config.cache_layout.groups),
     )
-    logits = decoder.logits(decoder.forward(inputs, caches))
+    logits = model.logits(model.forward(inputs, caches))
     for index, count, rows in zip(live, counts, logits.split(counts), strict=True):
         scores[index].append(rows.clone())
         done[index] += count
