@@ -30,16 +30,19 @@ class Case(NamedTuple):
     max_tokens: int = 174
 
 
-def transformers_case(name: str, config_class: type[PretrainedConfig], **settings: Any) -> Case:
-    """A configuration that Transformers itself runs; without remote code, in float32, by its plainest attention.
+def transformers_case(
+    name: str, config_class: type[PretrainedConfig], *, attention: str = "eager", **settings: Any
+) -> Case:
+    """A configuration that Transformers itself runs; without remote code, in float32.
 
+    :param attention: which of its forms; the plainest, unless that one is wrong.
     :param settings: beside a vocabulary of :data:`VOCAB_SIZE` and weights wide enough that attention matters.
     """
 
     def write(folder: Path) -> Reference:
         torch.manual_seed(len(name))
         config = config_class(**({"vocab_size": VOCAB_SIZE, "initializer_range": 0.2} | settings))
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32).eval()
         perturb(model)
         model.save_pretrained(folder)
         return transformers_reference(model)
