@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +54,14 @@ class KVPlan:
             ("context", f"{self.max_model_len} tokens; {contexts:.1f} full contexts fit"),
             ("requests at once", f"{max_num_seqs}"),
         ]
-        windowed = [group for group in self.demand.groups if group.most is not None]
-        if windowed:
-            kept = ", ".join(f"{group.window} tokens in {group.most} blocks" for group in windowed)
-            rows.insert(4, ("windows", f"{len(windowed)} of {len(self.demand.groups)} groups of layers keep {kept}"))
+        rows[4:4] = [("windows", text) for text in self._windows()]
         return "memory budget\n" + "\n".join(f"  {name:<20} {value}" for name, value in rows)
+
+    def _windows(self) -> Iterator[str]:
+        """What groups of windowed layers keep of a request."""
+        groups = self.demand.groups
+        for (_, window, most), count in Counter(group for group in groups if group.window is not None).items():
+            yield f"{count} of {len(groups)} groups of layers keep {window} tokens and a step in at most {most} blocks"
 
 
 def plan_kv_cache(

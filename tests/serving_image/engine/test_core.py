@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving_image.engine.block_demand import BlockDemand
 from serving_image.engine.block_pool import CachedPrefix
 from serving_image.engine.block_table import BlockTable
 from serving_image.engine.protocol import AddRequest, RequestOutput
-from tests.serving_image.engine.scripted_runner import BLOCK, VOCAB_SIZE, ScriptedEngine, ask, expected_tokens
+from tests.serving_image.engine.scripted_runner import (
+    BLOCK,
+    VOCAB_SIZE,
+    ScriptedEngine,
+    Windows,
+    ask,
+    expected_tokens,
+)
 from tests.serving_image.generation import run_to_end, tokens_by_request
 
 
@@ -313,6 +321,13 @@ def test_a_lost_block_is_reported_once_when_idle(caplog: pytest.LogCaptureFixtur
     assert caplog.text.count("1 of 64 key/value blocks are held by no request") == 1
 
 
+def assert_bounded(engine: ScriptedEngine, windows: Windows, budget: int) -> None:
+    """No request holds more of a windowed group than its window and a step reach."""
+    for request in engine.core._live.values():
+        for window, held in zip(windows, request.blocks.groups, strict=False):
+            assert window is None or len(held.blocks) <= -(-(window - 1 + budget) // BLOCK) + 1
+
+
 _EVENTS = st.lists(
     st.one_of(
         st.tuples(
@@ -334,18 +349,24 @@ _EVENTS = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(
-    limits=st.tuples(st.integers(9, 24), st.integers(1, 6), st.integers(1, 30)),
+    limits=st.tuples(st.integers(0, 15), st.integers(1, 6), st.integers(1, 30)),
+    windows=st.sampled_from([(None,), (None,), (5,), (1,), (None, 3), (None, 9, 9), (2, 10, None)]),
     quick=st.booleans(),
     caching=st.booleans(),
     events=_EVENTS,
 )
 def test_any_history_gives_each_request_what_it_gets_alone(
-    limits: tuple[int, int, int], quick: bool, caching: bool, events: list[tuple[object, ...]]
+    limits: tuple[int, int, int], windows: Windows, quick: bool, caching: bool, events: list[tuple[object, ...]]
 ) -> None:
-    """The largest request, 22 + 14 tokens, fits the smallest pool."""
-    num_blocks, max_num_seqs, budget = limits
+    """The largest request, 22 + 14 tokens of which the last is never computed, fits the smallest pool."""
+    spare, max_num_seqs, budget = limits
+    num_blocks = BlockDemand(BLOCK, windows, budget).most(35) + spare
     engine = ScriptedEngine(
-        num_blocks=num_blocks, max_num_seqs=max_num_seqs, budget=budget, enable_prefix_caching=caching
+        num_blocks=num_blocks,
+        max_num_seqs=max_num_seqs,
+        budget=budget,
+        enable_prefix_caching=caching,
+        windows=windows,
     )
     engine.runner.quick = quick
     expected: dict[str, list[int]] = {}
@@ -355,10 +376,10 @@ def test_any_history_gives_each_request_what_it_gets_alone(
         match event:
             case ("add", int(family), int(length), int(answer), int(priority), salt, stops):
                 prompt = _prompt(22, family)[:length]
-                tokens = expected_tokens(prompt, answer)
+                tokens = expected_tokens(prompt, answer, windows=windows)
                 stop = frozenset({tokens[-1] if answer % 2 else tokens[answer // 2]} if stops else ())
                 name = str(len(expected))
-                expected[name] = expected_tokens(prompt, answer, stop)
+                expected[name] = expected_tokens(prompt, answer, stop, windows)
                 request = ask(name, prompt, answer, priority=priority, cache_salt=salt, stop_token_ids=stop)  # type: ignore[arg-type]
                 assert engine.core.add(request) is None
             case ("abort", int(index)):
@@ -368,6 +389,7 @@ def test_any_history_gives_each_request_what_it_gets_alone(
                     outputs += engine.core.step().outputs
                     assert engine.core.stats().num_running <= max_num_seqs
                     assert engine.pool.num_free + engine.pool.num_held == num_blocks
+                    assert_bounded(engine, windows, budget)
     outputs += run_to_end(engine.core)[0]
     engine.check_idle()
     assert all(sum(item.num_tokens for item in step) <= budget for step in engine.runner.steps)

@@ -250,7 +250,8 @@ def test_removing_requests_frees_their_blocks_wherever_they_are() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(
-    num_blocks=st.integers(6, 30),
+    spare=st.integers(0, 24),
+    windows=st.sampled_from([(None,), (None,), (6,), (None, 2, 7)]),
     max_num_seqs=st.integers(1, 5),
     budget=st.integers(1, 24),
     arrivals=st.lists(
@@ -260,10 +261,11 @@ def test_removing_requests_frees_their_blocks_wherever_they_are() -> None:
     ),
 )
 def test_every_request_finishes_within_the_limits(
-    num_blocks: int, max_num_seqs: int, budget: int, arrivals: list[tuple[int, int, int, int]]
+    spare: int, windows: Windows, max_num_seqs: int, budget: int, arrivals: list[tuple[int, int, int, int]]
 ) -> None:
     """Arrivals are (steps before it, prompt, output, priority); the largest, 24 tokens, fits the smallest pool."""
-    simulation = Simulation(num_blocks, max_num_seqs, budget)
+    num_blocks = BlockDemand(BLOCK, windows, budget).most(24) + spare
+    simulation = Simulation(num_blocks, max_num_seqs, budget, windows)
     scheduler, pool = simulation.scheduler, simulation.pool
     to_come = [
         (delay, make_request(str(index), [index] * prompt, output, priority=priority))
@@ -283,7 +285,7 @@ def test_every_request_finishes_within_the_limits(
         assert scheduler.num_running <= max_num_seqs
         assert len({item.request for item in items}) == len(items)
         assert all(item.num_tokens > 0 and len(item.request.tokens) <= item.request.max_length for item in items)
-        assert all(len(span.blocks) * BLOCK >= i.start + i.num_tokens for i in items for span in i.blocks)
+        assert all((s.first + len(s.blocks)) * BLOCK >= i.start + i.num_tokens for i in items for s in i.blocks)
         assert pool.num_free + pool.num_held == pool.num_blocks
     assert all(len(request.tokens) == request.max_length for request in requests)
     assert pool.num_free == pool.num_blocks

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from kernels.linear import EXACT, INT8, Layout
 from kernels.native import library
 from kernels.native.program import Arena, Program
+from serving_image.engine.block_table import GroupTable
 from serving_image.engine.protocol import SamplingParams
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest
-from serving_image.models.config import decoder_shapes
 from serving_image.models.decoder import Decoder
+from serving_image.models.parameters import parameter_specs
 from serving_image.models.registry import ModelFolder
 from serving_image.models.weights import iter_random_parameters
-from serving_image.runtime.batch import decoder_input
+from serving_image.runtime.batch import model_input
 from serving_image.runtime.decode_programs import DecodePrograms
 from serving_image.runtime.kv_storage import allocate_kv_cache
 from tests.serving_image.checkpoints import random_prompt, write_checkpoint
@@ -42,9 +43,9 @@ class Side:
 
     def __init__(self, model: ModelFolder, dtype: torch.dtype, layout: Layout, block_size: int = 32) -> None:
         config = model.decoder
-        parameters = iter_random_parameters(decoder_shapes(config), dtype, seed=3, device=CPU)
+        parameters = iter_random_parameters(parameter_specs(config), dtype, seed=3, device=CPU)
         self.decoder = Decoder(config, parameters, dtype, CPU, layout)
-        self.caches = allocate_kv_cache(config, NUM_REQUESTS * MAX_BLOCKS, block_size, dtype, CPU)
+        self.caches = allocate_kv_cache(config.cache_layout, NUM_REQUESTS * MAX_BLOCKS, block_size, dtype, CPU)
         for part in self.cache_memory:
             part.zero_()
         self.programs = DecodePrograms(self.decoder, self.caches, MAX_BLOCKS)
@@ -55,7 +56,7 @@ class Side:
 
     @torch.inference_mode()
     def unrecorded(self, items: Sequence[ScheduledRequest]) -> torch.Tensor:
-        inputs = decoder_input(items, self.caches[0].block_size, CPU)
+        inputs = model_input(items, self.caches[0].block_size, CPU)
         return self.decoder.forward(inputs, self.caches)
 
     @torch.inference_mode()
@@ -71,7 +72,7 @@ def new_requests() -> list[Request]:
     for index in range(NUM_REQUESTS):
         prompt = random_prompt(1 + 17 * index, seed=index)
         request = Request(str(index), prompt, len(prompt), SamplingParams(), seed=0, max_length=32 * MAX_BLOCKS)
-        request.blocks.blocks += blocks[index::NUM_REQUESTS]
+        request.blocks.groups = (GroupTable(0, blocks[index::NUM_REQUESTS]),)
         requests.append(request)
     return requests
 
@@ -82,7 +83,7 @@ def advance(request: Request, num_tokens: int, block_size: int = 32) -> Schedule
     request.num_computed_tokens = stop = start + num_tokens
     while len(request.device_tokens) < stop:
         request.device_tokens.append((7 * len(request.device_tokens) + 11) % 256)
-    return ScheduledRequest(request, start, num_tokens, tuple(request.blocks.blocks[: -(-stop // block_size)]), True)
+    return ScheduledRequest(request, start, num_tokens, request.blocks.spans(-(-stop // block_size)), True)
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_image.errors import StartupError
-from serving_image.models.config import DecoderConfig
-from serving_image.models.rotary import RotaryConfig
+from serving_image.models.cache_layout import CacheLayout, CacheShape
 from serving_image.options import EngineOptions
 from serving_image.runtime.memory import KVPlan, _cgroup_available, free_memory, plan_kv_cache
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-CONFIG = DecoderConfig(
-    architecture="LlamaForCausalLM",
-    vocab_size=32000,
-    hidden_size=1024,
-    intermediate_size=2816,
-    num_layers=16,
-    num_heads=16,
-    num_kv_heads=4,
-    head_dim=64,
-    norm_epsilon=1e-6,
-    rotary=RotaryConfig(head_dim=64, theta=10000.0, max_position=4096),
-    attention_bias=False,
-    mlp_bias=False,
-    tie_word_embeddings=False,
-    max_position=4096,
-)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the runtime plans with, of a model with these caches."""
+
+    cache_layout: CacheLayout
+    vocab_size: int = 32000
+    hidden_size: int = 1024
+    max_position: int = 4096
+    query_elements: int = 1024
+    activation_elements: int = 18432
+    depends_on_lengths: bool = False
+
+
+CONFIG = Sizes(CacheLayout((CacheShape(4, 64),) * 16))
+# Four full layers and twelve of a window: four groups of four layers.
+WINDOWED = Sizes(CacheLayout((CacheShape(4, 64), *(CacheShape(4, 64, 512),) * 3) * 4))
 TOKEN_BYTES = 2 * 16 * 4 * 64 * 2
 GIB = 1 << 30
 
 
-def _plan(free: int, **options: Any) -> KVPlan:
-    return plan_kv_cache(CONFIG, torch.bfloat16, CPU, EngineOptions(model="m", **options), free)
+def _plan(free: int, config: Sizes = CONFIG, **options: Any) -> KVPlan:
+    return plan_kv_cache(config, torch.bfloat16, CPU, EngineOptions(model="m", **options), free)
 
 
 def test_plenty_of_memory_gives_every_request_the_whole_context_and_no_more() -> None:
@@ -88,15 +90,17 @@ def test_a_stated_cache_size_is_kept_or_refused() -> None:
     block_size=st.one_of(st.none(), st.integers(1, 512)),
     max_num_seqs=st.integers(1, 256),
     max_model_len=st.one_of(st.none(), st.integers(1, 4096)),
+    config=st.sampled_from([CONFIG, WINDOWED]),
 )
 def test_one_full_context_always_fits_in_what_was_free(
-    free: int, block_size: int | None, max_num_seqs: int, max_model_len: int | None
+    free: int, block_size: int | None, max_num_seqs: int, max_model_len: int | None, config: Sizes
 ) -> None:
+    options = {"block_size": block_size, "max_num_seqs": max_num_seqs, "max_model_len": max_model_len}
     try:
-        plan = _plan(free, block_size=block_size, max_num_seqs=max_num_seqs, max_model_len=max_model_len)
+        plan = _plan(free, config, **options)
     except StartupError:
         return
-    assert plan.num_blocks * plan.block_size >= plan.max_model_len >= 1
+    assert plan.num_blocks >= plan.demand.most(plan.max_model_len) > 0
     assert plan.cache_bytes + plan.workspace_bytes <= free
 
 
@@ -136,6 +140,32 @@ def test_the_table_adds_up() -> None:
     table = _plan(64 * GIB).table(weight_bytes=GIB, max_num_seqs=64)
     assert "4096 tokens; 64.0 full contexts fit" in table
     assert "4.00 GiB   8192 blocks of 32 tokens" in table
+
+
+def test_windowed_layers_take_their_windows_only() -> None:
+    """Of a request of 4,096 tokens twelve of sixteen layers keep 512 and what a step of 64 adds: 19 blocks of 32."""
+    options = {"max_num_batched_tokens": 64}
+    full, windowed = _plan(64 * GIB, **options), _plan(64 * GIB, WINDOWED, **options)
+    assert windowed.bytes_per_block * 4 == full.bytes_per_block
+    assert full.num_blocks == 64 * 128
+    assert windowed.num_blocks == 64 * (128 + 3 * 19)
+    assert windowed.cache_bytes == 0.3613281250 * full.cache_bytes
+    table = windowed.table(weight_bytes=GIB, max_num_seqs=64)
+    assert "3 of 4 groups of layers keep 512 tokens and a step in at most 19 blocks" in table
+    assert "4096 tokens; 64.0 full contexts fit" in table
+    assert "groups" not in full.table(weight_bytes=GIB, max_num_seqs=64)
+
+
+def test_a_context_that_full_layers_could_not_hold_fits_with_windows() -> None:
+    options = {"max_num_batched_tokens": 64, "kv_cache_memory": 2000 * TOKEN_BYTES}
+    assert _plan(8 * GIB, **options).max_model_len == 1984
+    plan = _plan(8 * GIB, WINDOWED, **options)
+    assert plan.max_model_len == 4096
+    assert plan.num_blocks == 250
+    with pytest.raises(StartupError, match="Use 1984 or less"):
+        _plan(8 * GIB, max_model_len=4096, **options)
+    windows_only = Sizes(CacheLayout((CacheShape(4, 64, 512),) * 16), max_position=1 << 20)
+    assert _plan(8 * GIB, windows_only, **options).max_model_len == 1 << 20
 
 
 def test_free_memory_is_bounded_by_the_machine() -> None:

@@ -18,6 +18,7 @@ from triton import knobs
 from kernels.gpu import Device
 from kernels.gpu.compile_ahead import compiling_ahead
 from kernels.gpu.compile_only import compiling_for
+from serving_image.engine.block_table import BlockSpan, GroupTable
 from serving_image.engine.protocol import SamplingParams
 from serving_image.engine.request import Request
 from serving_image.engine.step import ScheduledRequest
@@ -37,7 +38,7 @@ def made(choose: random.Random, name: str) -> Request:
         logprobs=choose.choice([None, None, None, 0, 5, 20]),
     )
     request = Request(name, [1], 1, params, seed=1, max_length=MAX_MODEL_LEN)
-    request.blocks.blocks.append(0)
+    request.blocks.groups = (GroupTable(0, [0]),)
     return request
 
 
@@ -50,7 +51,11 @@ def step(choose: random.Random, requests: list[Request]) -> list[ScheduledReques
         budget -= num_tokens
         start = choose.randrange(MAX_MODEL_LEN - 128)
         stop = start + max(1, num_tokens)
-        items.append(ScheduledRequest(request, start, stop - start, (0,) * -(-stop // BLOCK), choose.random() < 0.9))
+        items.append(
+            ScheduledRequest(
+                request, start, stop - start, (BlockSpan(0, (0,) * -(-stop // BLOCK)),), choose.random() < 0.9
+            )
+        )
     return items
 
 

@@ -20,7 +20,9 @@ from tests.serving_image.runtime.gpu.engine import ask, assert_idle, runner_of, 
 def test_a_request_whose_scores_overflow_fails_alone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token 255 embeds as NaN, which also stays in the cache until others take the block."""
     core = start_on_gpu(model, num_blocks=6)
-    runner_of(core)._decoder._embedding[255] = float("nan")
+    decoder = runner_of(core)._model
+    assert isinstance(decoder, Decoder)
+    decoder._embedding.table[255] = float("nan")
     core.add(ask("victim", [1, 255, 3], 4))
     core.add(greedy_request("good", [1, 2, 3], 4))
     outputs, _ = run_to_end(core)

@@ -34,7 +34,7 @@ class Later:
 
 def step(ended: Moment, token_ids: list[int]) -> tuple[GPUStep, list[ScheduledRequest]]:
     """A step of three requests, the second of which does not sample."""
-    items = [ScheduledRequest(make_request(str(i), 3, 2), 0, 3, (0,), i != 1) for i in range(3)]
+    items = [ScheduledRequest(make_request(str(i), 3, 2), 0, 3, (), i != 1) for i in range(3)]
     chosen = Chosen(torch.tensor(token_ids, dtype=torch.int32), [], None)
     return GPUStep(mark(torch.device("cpu")), ended, [LaunchedItems(items, chosen, [])], StepResult()), items
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kernels.sampling import SamplingRows
+from serving_image.engine.block_table import BlockSpan, GroupTable
 from serving_image.engine.request import Request
 from serving_image.runtime.gpu.request_rows import RequestRow, RequestRows
 from tests.serving_image.engine.scripted_runner import make_request
@@ -17,7 +18,7 @@ def rows_for(max_num_seqs: int, device: torch.device) -> RequestRows:
 
 def running(name: str, prompt: list[int]) -> Request:
     request = make_request(name, prompt, 4)
-    request.blocks.blocks.append(0)
+    request.blocks.groups = (GroupTable(0, [0]),)
     return request
 
 
@@ -52,13 +53,13 @@ def test_preempted_requests_give_their_rows_up_when_others_need_them(gpu: torch.
     requests = [running(str(index), [index]) for index in range(rows.num_free)]
     before = rows.admit(requests)
     for request in requests[:-1]:
-        request.blocks.blocks.clear()
+        request.blocks.groups = ()
     newcomer = running("new", [40])
     kept, new = rows.admit([requests[-1], newcomer])
     assert kept is before[-1]
     assert new.index != kept.index
     requests[0].tokens.append(41)
-    requests[0].blocks.blocks.append(1)
+    requests[0].blocks.groups = (GroupTable(0, [1]),)
     (anew,) = rows.admit([requests[0]])
     assert anew.blocks == ()
     assert rows.tables.tokens[anew.index, :2].tolist() == [0, 41]
@@ -83,17 +84,27 @@ def test_a_request_whose_parameters_cannot_be_sent_takes_no_row(
     assert rows.num_free == 0
 
 
+NOTHING = BlockSpan(0, ())
+
+
 @pytest.mark.parametrize(
     ("known", "now", "first_new"),
     [
-        ((), (4, 2), 0),
-        ((4,), (4, 2), 1),
-        ((4, 2), (4, 2), 2),
-        ((4, 2), (4, 3), 0),  # preempted: it found its first block again, but its second is another
-        ((4, 2), (4,), 0),
+        (NOTHING, BlockSpan(0, (4, 2)), 0),
+        (BlockSpan(0, (4,)), BlockSpan(0, (4, 2)), 1),
+        (BlockSpan(0, (4, 2)), BlockSpan(0, (4, 2)), 2),
+        # Preempted: it found its first block again, but its second is another.
+        (BlockSpan(0, (4, 2)), BlockSpan(0, (4, 3)), 0),
+        (BlockSpan(0, (4, 2)), BlockSpan(0, (4,)), 0),
+        # A window moves on.
+        (BlockSpan(0, (4, 2)), BlockSpan(1, (2, 7)), 2),
+        (BlockSpan(1, (2, 7)), BlockSpan(2, (7,)), 3),
+        (BlockSpan(0, (4, 2)), BlockSpan(2, (7, 8)), 2),
+        # Preempted: it begins anew, where a cached prefix ends or at its start.
+        (BlockSpan(0, (4, 2)), BlockSpan(3, (7, 8)), 3),
+        (BlockSpan(2, (4, 2)), BlockSpan(1, (7, 4, 2)), 1),
     ],
 )
-def test_only_what_is_new_of_a_block_table_is_sent(
-    known: tuple[int, ...], now: tuple[int, ...], first_new: int
-) -> None:
-    assert RequestRow(0, known).first_new_block(now) == first_new
+def test_only_what_is_new_of_a_block_table_is_sent(known: BlockSpan, now: BlockSpan, first_new: int) -> None:
+    assert RequestRow(0, (known,)).first_new_blocks((now,)) == [first_new]
+    assert RequestRow(0, ()).first_new_blocks((now,)) == [now.first]
