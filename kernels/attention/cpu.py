@@ -23,7 +23,8 @@ def paged_attention(query: Tensor, cache: LayerCache, batch: PagedBatch, scale: 
     for index, context in enumerate(batch.context_lengths.tolist()):
         rows = slice(starts[index], starts[index + 1])
         blocks = batch.block_tables[index, : -(-context // cache.block_size)]
-        keys, values = (_context(part, blocks, context) for part in (cache.key, cache.value))
+        keys = _context(cache.key, blocks, context)
+        values = keys if cache.value is cache.key else _context(cache.value, blocks, context)
         if rows.stop - rows.start == 1:
             attend = _decode
         elif rows.stop - rows.start == context:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kernels import gpu
 from kernels.attention.cache import PagedBatch
-from kernels.latent_attention import reference
+from kernels.latent_attention import cpu, reference
 from kernels.latent_attention.cache import LatentCache
 
 __all__ = ["LatentCache", "latent_attention", "store_latent"]
@@ -24,16 +24,19 @@ def latent_attention(query: Tensor, cache: LatentCache, batch: PagedBatch, scale
     :param scale: factor on the scores; that of the heads before the absorption.
     :returns: ``[tokens, heads, latent_dim]``, contiguous, in the dtype of ``query``: the weighted sums of latents,
         which the values' up-projection turns into heads.
-    :raises ValueError: dtypes or sizes that the kernels do not serve; see
+    :raises ValueError: on a GPU, dtypes or sizes that its kernels do not serve; see
         :func:`kernels.latent_attention.triton.latent_attention`.
 
-    Method: DeepSeek-AI 2024, arXiv 2405.04434, with the up-projections absorbed. The reference serves CPUs.
+    Method: DeepSeek-AI 2024, arXiv 2405.04434, with the up-projections absorbed. The ``cpu`` form is plain torch for any
+    sizes, and leaves caches with a scale to ``reference``.
     """
     if gpu.serves(query):
         from kernels.latent_attention import triton as form
 
         return form.latent_attention(query, cache, batch, scale)
-    return reference.latent_attention(query, cache, batch, scale)
+    if cache.scale is not None:
+        return reference.latent_attention(query, cache, batch, scale)
+    return cpu.latent_attention(query, cache, batch, scale)
 
 
 def store_latent(
@@ -64,5 +67,7 @@ def store_latent(
         import kernels.latent_attention.triton.store as form
 
         form.store_latent(query, compressed, weight, epsilon, cos, sin, slots, cache)
-    else:
+    elif cache.scale is not None:
         reference.store_latent(query, compressed, weight, epsilon, cos, sin, slots, cache)
+    else:
+        cpu.store_latent(query, compressed, weight, epsilon, cos, sin, slots, cache)
