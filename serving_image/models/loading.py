@@ -69,12 +69,13 @@ def _parameters(
 def _transformers_model(folder: ModelFolder, settings: LoadSettings) -> Model:
     from serving_image.models import transformers_backend as backend  # noqa: PLC0415 - see the registry
 
+    config = backend.describe(folder.path)
     if settings.load_format == "dummy":
         dtype = settings.choose_dtype(_stated_dtype(folder))
-        return backend.random_transformers_model(folder.path, dtype, settings.device, settings.seed)
+        return backend.random_transformers_model(folder.path, config, dtype, settings.device, settings.seed)
     with ExitStack() as stack:
         stored = Checkpoint.open(_files(folder, settings), stack).dtype
-    return backend.load_transformers_model(folder.path, settings.choose_dtype(stored), settings.device)
+    return backend.load_transformers_model(folder.path, config, settings.choose_dtype(stored), settings.device)
 
 
 def _files(folder: ModelFolder, settings: LoadSettings) -> list[Path]:

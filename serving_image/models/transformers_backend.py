@@ -115,12 +115,13 @@ def why_not(architecture: str) -> str | None:
     return None
 
 
-def load_transformers_model(folder: Path, dtype: torch.dtype, device: torch.device) -> TransformersModel:
-    """Read the weights.
+def load_transformers_model(
+    folder: Path, config: TransformersConfig, dtype: torch.dtype, device: torch.device
+) -> TransformersModel:
+    """Read the weights of a model that :func:`describe` has looked at.
 
-    :raises StartupError: the architecture cannot run on a paged cache, or weights are missing or left over.
+    :raises StartupError: weights are missing or of another shape, or the model mixes tokens of different sequences.
     """
-    config = describe(folder)
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
         model, report = load(
@@ -146,9 +147,10 @@ def load_transformers_model(folder: Path, dtype: torch.dtype, device: torch.devi
     return loaded
 
 
-def random_transformers_model(folder: Path, dtype: torch.dtype, device: torch.device, seed: int) -> TransformersModel:
+def random_transformers_model(
+    folder: Path, config: TransformersConfig, dtype: torch.dtype, device: torch.device, seed: int
+) -> TransformersModel:
     """The model with random weights, for ``--load-format dummy``."""
-    config = describe(folder)
     torch.manual_seed(seed)
     return TransformersModel(_random(_hf_config(folder), dtype).to(device).eval(), config)
 

@@ -63,9 +63,9 @@ def test_the_engine_batches_chunks_and_preempts_it_as_any_model(tmp_path: Path) 
     tight = boot_engine(tmp_path, kv_cache_memory=8 * bytes_per_block, max_num_batched_tokens=32).core
     for index, prompt in enumerate(prompts):
         assert tight.add(greedy_request(str(index), prompt, 20)) is None
-    outputs, _ = run_to_end(tight)
+    outputs, steps = run_to_end(tight)
     assert tokens_by_request(outputs) == {str(index): tokens for index, tokens in enumerate(expected)}
-    assert tight.scheduler.num_preemptions > 0
+    assert steps[-1].stats.num_preemptions > 0
 
 
 def test_random_weights_need_no_files(tmp_path: Path) -> None:
