@@ -56,13 +56,13 @@ def test_scores_equal_transformers(case: Case, tmp_path: Path) -> None:
 
 def test_the_engine_batches_chunks_and_preempts_it_as_any_model(tmp_path: Path) -> None:
     CASES[0].write(tmp_path)
-    prompts = [torch.randint(0, VOCAB_SIZE, (length,)).tolist() for length in (3, 40, 70, 100)]
+    prompts = [torch.randint(0, VOCAB_SIZE, (length,)).tolist() for length in (3, 20, 28, 31)]
     roomy = boot_engine(tmp_path).core
-    expected = [generate(roomy, prompt, 20) for prompt in prompts]
+    expected = [generate(roomy, prompt, 60) for prompt in prompts]
     bytes_per_block = 2 * 2 * 2 * 8 * 32 * 4
     tight = boot_engine(tmp_path, kv_cache_memory=8 * bytes_per_block, max_num_batched_tokens=32).core
     for index, prompt in enumerate(prompts):
-        assert tight.add(greedy_request(str(index), prompt, 20)) is None
+        assert tight.add(greedy_request(str(index), prompt, 60)) is None
     outputs, steps = run_to_end(tight)
     assert tokens_by_request(outputs) == {str(index): tokens for index, tokens in enumerate(expected)}
     assert steps[-1].stats.num_preemptions > 0
