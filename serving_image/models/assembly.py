@@ -10,17 +10,15 @@ from serving_image.models.config import (
     DecoderConfig,
     EmbeddingConfig,
     FeedForwardConfig,
+    LatentAttentionConfig,
     LayerConfig,
     NormConfig,
     Operation,
 )
-from serving_image.models.fields import gated_activation, heads
+from serving_image.models.fields import gated_activation, heads, plain_activation
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary import RotaryConfig
 from serving_image.models.rotary_settings import rotary_config
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-"""The types of layer that ``layer_types`` lists."""
 
 
 def attention(
@@ -60,6 +58,16 @@ def gated_feed_forward(
     )
 
 
+def plain_feed_forward(config: HFConfig, *, bias: bool = False, default: str = "gelu_new") -> FeedForwardConfig:
+    """A block without a gate; ``default`` is its activation where the configuration does not say."""
+    return FeedForwardConfig(
+        intermediate_size=config.positive_int("intermediate_size"),
+        activation=plain_activation(config, default=default),
+        up_bias=bias,
+        down_bias=bias,
+    )
+
+
 def sandwich_layer(first: Operation, second: Operation, norm: NormConfig) -> LayerConfig:
     """Normalise, compute, normalise, add; twice."""
     return tuple(BlockConfig(operation=operation, norm=norm, output_norm=norm) for operation in (first, second))
@@ -72,25 +80,6 @@ def post_norm_layer(first: Operation, second: Operation, norm: NormConfig) -> La
 
 def num_layers(config: HFConfig) -> int:
     return config.positive_int("num_hidden_layers")
-
-
-def layer_types(config: HFConfig, default: Sequence[str]) -> tuple[str, ...]:
-    """``layer_types``, one for each layer: :data:`FULL` or :data:`SLIDING`.
-
-    :param default: where the configuration does not list them.
-    :raises StartupError: they are not as many as layers, or there is another type.
-    """
-    types = config.strings("layer_types") or tuple(default)
-    if len(types) != num_layers(config):
-        raise config.error(f"layer_types lists {len(types)} layers of {num_layers(config)}")
-    if unknown := sorted(set(types) - {FULL, SLIDING}):
-        raise config.error(f"layer_types has {', '.join(unknown)}; supported: {FULL}, {SLIDING}")
-    return types
-
-
-def every_nth_full(config: HFConfig, interval: int) -> tuple[str, ...]:
-    """Types of layers of which every ``interval``-th attends to everything, the others to a window."""
-    return tuple(FULL if (index + 1) % interval == 0 else SLIDING for index in range(num_layers(config)))
 
 
 def decoder(
@@ -107,13 +96,15 @@ def decoder(
     :param tied: ``tie_word_embeddings`` where the configuration does not say.
     """
     operations = [block.operation for layer in layers for block in layer]
-    rotaries = {part.rotary for part in operations if isinstance(part, AttentionConfig) and part.rotary is not None}
+    attentions = [part for part in operations if isinstance(part, (AttentionConfig, LatentAttentionConfig))]
+    rotaries = [part.rotary for part in attentions if part.rotary is not None]
+    max_position = config.positive_int("max_position_embeddings", default=2048)
     return DecoderConfig(
         vocab_size=config.positive_int("vocab_size"),
         hidden_size=config.positive_int("hidden_size"),
         layers=tuple(layers),
         final_norm=norm,
-        max_position=min(rotary.extended_max_position for rotary in rotaries),
+        max_position=min((rotary.extended_max_position for rotary in rotaries), default=max_position),
         embedding=embedding,
         tie_word_embeddings=config.boolean("tie_word_embeddings", default=tied),
         logit_softcap=logit_softcap,
