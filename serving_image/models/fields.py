@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from kernels.activation import GatedKind, Kind
-from kernels.moe import Router
 from serving_image.models.config import NormConfig
 from serving_image.models.hf_config import HFConfig
 
@@ -85,28 +83,3 @@ def plain_activation(config: HFConfig, key: str = "hidden_act", default: str = "
 def tied(config: HFConfig, default: bool) -> bool:
     """``tie_word_embeddings``."""
     return config.boolean("tie_word_embeddings", default=default)
-
-
-def checked_router(config: HFConfig, router: Router, num_experts: int) -> Router:
-    """:raises StartupError: the router cannot choose among so many experts."""
-    try:
-        router.check(num_experts)
-    except ValueError as error:
-        raise config.error(f"experts cannot be chosen as it asks: {error}") from error
-    return router
-
-
-def layer_windows(config: HFConfig, window: int | None, slides: Callable[[int], bool]) -> tuple[int | None, ...]:
-    """Each layer's window: ``window`` where ``layer_types`` says ``sliding_attention``, else None.
-
-    :param slides: by layer number, where ``layer_types`` is absent.
-    :raises StartupError: another type, not one for each layer, or no window for one that slides.
-    """
-    count = config.positive_int("num_hidden_layers")
-    default = tuple("sliding_attention" if slides(layer) else "full_attention" for layer in range(count))
-    types = config.strings("layer_types") or default
-    if len(types) != count or not {"sliding_attention", "full_attention"}.issuperset(types):
-        raise config.error(f"layer_types must be sliding_attention or full_attention for each of {count} layers")
-    if window is None and "sliding_attention" in types:
-        raise config.error("layers slide, but sliding_window is missing")
-    return tuple(window if kind == "sliding_attention" else None for kind in types)

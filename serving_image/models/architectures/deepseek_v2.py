@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from kernels.moe import GatedActivation, Router
-from serving_image.models.architectures import llama, mixtral, qwen2_moe
-from serving_image.models.config import (
-    FeedForwardConfig,
-    LatentAttentionConfig,
-    LayerConfig,
-    MixtureConfig,
-    pre_norm_layer,
-)
+from kernels.moe import Router
+from serving_image.models.architectures import llama, qwen2_moe
+from serving_image.models.assembly import decoder, gated_feed_forward, num_layers
+from serving_image.models.config import LatentAttentionConfig, MixtureConfig, pre_norm_layer
 from serving_image.models.description import ModelDescription
-from serving_image.models.fields import checked_router, gated_activation, rms_norm
+from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
+from serving_image.models.mixture_settings import mixture_config
 from serving_image.models.rotary_settings import rope_section, rotary_config
 from serving_image.models.tensor_names import From, Origin, TensorNames
 from serving_image.models.transforms import last_rotation, latent_up
@@ -45,10 +42,8 @@ def describe(config: HFConfig) -> ModelDescription:
         scaling=config.number("routed_scaling_factor", default=1.0),
     )
     attention = latent_attention(config)
-    num_experts = config.positive_int("n_routed_experts", default=64)
-    mixture = experts(config, num_experts, router, num_shared=config.positive_int("n_shared_experts", default=2))
-    layers = layers_of(config, attention, mixture, num_dense=config.count("first_k_dense_replace", default=0))
-    return ModelDescription(mixtral.decoder(config, layers, attention.rotary), names(attention))
+    mixture = experts(config, router, config.positive_int("n_routed_experts", default=64), default_shared=2)
+    return description(config, attention, mixture, config.count("first_k_dense_replace", default=0), names(attention))
 
 
 def latent_attention(config: HFConfig) -> LatentAttentionConfig:
@@ -78,30 +73,23 @@ def _sharpening(config: HFConfig) -> float:
     return 1 + 0.1 * mscale * math.log(max(1.0, rope.number("factor")))
 
 
-def experts(config: HFConfig, num_experts: int, router: Router, *, num_shared: int) -> MixtureConfig:
+def experts(config: HFConfig, router: Router, num_experts: int, *, default_shared: int) -> MixtureConfig:
     """A mixture in the fields of DeepSeek: the shared experts are one wide block."""
     config.demand("moe_layer_freq", 1)
-    size = config.positive_int("moe_intermediate_size")
-    gate = gated_activation(config)
-    return MixtureConfig(
-        num_experts=num_experts,
-        intermediate_size=size,
-        router=checked_router(config, router, num_experts),
-        activation=GatedActivation(gate),
-        shared=FeedForwardConfig(intermediate_size=num_shared * size, gate=gate),
-    )
+    mixture = mixture_config(config, router, num_experts, "moe_intermediate_size")
+    size = config.positive_int("n_shared_experts", default=default_shared) * mixture.intermediate_size
+    return replace(mixture, shared=replace(gated_feed_forward(config), intermediate_size=size))
 
 
-def layers_of(
-    config: HFConfig, attention: LatentAttentionConfig, mixture: MixtureConfig, num_dense: int
-) -> tuple[LayerConfig, ...]:
+def description(
+    config: HFConfig, attention: LatentAttentionConfig, mixture: MixtureConfig, num_dense: int, names: TensorNames
+) -> ModelDescription:
     """The first layers are dense."""
-    dense = FeedForwardConfig(intermediate_size=config.positive_int("intermediate_size"), gate=gated_activation(config))
-    norm = rms_norm(config)
-    return tuple(
-        pre_norm_layer(attention, dense if layer < num_dense else mixture, norm)
-        for layer in range(config.positive_int("num_hidden_layers"))
-    )
+    dense, norm = gated_feed_forward(config), rms_norm(config)
+    layers = [
+        pre_norm_layer(attention, dense if layer < num_dense else mixture, norm) for layer in range(num_layers(config))
+    ]
+    return ModelDescription(decoder(config, layers, norm), names)
 
 
 def names(attention: LatentAttentionConfig, *, neighbours: bool = True, redundant: str | None = None) -> TensorNames:
@@ -125,7 +113,7 @@ def names(attention: LatentAttentionConfig, *, neighbours: bool = True, redundan
         "attention.output": "self_attn.o_proj",
     }
     return TensorNames(
-        layer="model.layers.{}.",
+        layer=llama.NAMES.layer,
         layers={**latent_names, **llama.FEED_FORWARD, **_MIXTURE},
         top=llama.TOP,
         redundant=redundant,

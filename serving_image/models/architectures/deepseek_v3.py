@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kernels.moe import Router
-from serving_image.models.architectures import deepseek_v2, mixtral
+from serving_image.models.architectures import deepseek_v2
 from serving_image.models.description import ModelDescription
 from serving_image.models.hf_config import HFConfig
 
@@ -28,16 +28,14 @@ def describe(config: HFConfig) -> ModelDescription:
         scaling=config.number("routed_scaling_factor", default=2.5),
     )
     attention = deepseek_v2.latent_attention(config)
-    num_shared = config.positive_int("n_shared_experts", default=1)
-    mixture = deepseek_v2.experts(config, num_experts, router, num_shared=num_shared)
-    num_dense = config.count("first_k_dense_replace", default=3)
-    layers = deepseek_v2.layers_of(config, attention, replace(mixture, selection_bias=True), num_dense)
+    mixture = replace(deepseek_v2.experts(config, router, num_experts, default_shared=1), selection_bias=True)
     names = deepseek_v2.names(
         attention,
         neighbours=config.boolean("rope_interleave", default=True),
         redundant=_further_layers(config),
     )
-    return ModelDescription(mixtral.decoder(config, layers, attention.rotary), names)
+    num_dense = config.count("first_k_dense_replace", default=3)
+    return deepseek_v2.description(config, attention, mixture, num_dense, names)
 
 
 def _further_layers(config: HFConfig) -> str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kernels.moe import GPT_OSS, Router
-from serving_image.models.architectures import llama, mixtral
-from serving_image.models.config import AttentionConfig, MixtureConfig, pre_norm_layer
+from serving_image.models.architectures import llama
+from serving_image.models.assembly import FULL, SLIDING, attention, decoder, layer_types, num_layers
+from serving_image.models.config import MixtureConfig, pre_norm_layer
 from serving_image.models.description import ModelDescription
-from serving_image.models.fields import checked_router, heads, layer_windows, rms_norm
+from serving_image.models.fields import heads, rms_norm
 from serving_image.models.hf_config import HFConfig
+from serving_image.models.mixture_settings import mixture_config
 from serving_image.models.rotary_settings import rope_section, rotary_config
 from serving_image.models.tensor_names import From, Origin, TensorNames
 from serving_image.models.transforms import TRANSPOSE, alternating, item
@@ -27,40 +31,29 @@ _YARN = {
 
 def describe(config: HFConfig) -> ModelDescription:
     """The chosen experts' shares add up to 1."""
-    num_heads, num_kv_heads, head_dim = heads(config, default_head_dim=64)
+    head_dim = heads(config, default_head_dim=64).head_dim
     rope = rope_section(config) or HFConfig(config.path, _YARN)
-    rotary = rotary_config(config, head_dim, rope=rope, default_theta=150000.0)
-    bias = config.boolean("attention_bias", default=True)
-    windows = layer_windows(config, config.optional_int("sliding_window", 128), lambda layer: layer % 2 == 0)
-    mixture = _mixture(config)
-    layers = tuple(
-        pre_norm_layer(
-            AttentionConfig(
-                num_heads=num_heads,
-                num_kv_heads=num_kv_heads,
-                head_dim=head_dim,
-                rotary=rotary,
-                qkv_bias=bias,
-                output_bias=bias,
-                window=window,
-                has_sinks=True,
-            ),
-            mixture,
-            rms_norm(config, default=1e-5),
-        )
-        for window in windows
+    full = replace(
+        attention(
+            config,
+            rotary=rotary_config(config, head_dim, rope=rope, default_theta=150000.0),
+            default_head_dim=64,
+            bias=config.boolean("attention_bias", default=True),
+        ),
+        has_sinks=True,
     )
-    return ModelDescription(mixtral.decoder(config, layers, rotary, 1e-5), _names(mixture.num_experts))
+    sliding = replace(full, window=config.optional_int("sliding_window", 128))
+    types = layer_types(config, [FULL if layer % 2 else SLIDING for layer in range(num_layers(config))])
+    norm, mixture = rms_norm(config, default=1e-5), _mixture(config)
+    layers = [pre_norm_layer(sliding if kind == SLIDING else full, mixture, norm) for kind in types]
+    return ModelDescription(decoder(config, layers, norm), _names(mixture.num_experts))
 
 
 def _mixture(config: HFConfig) -> MixtureConfig:
     config.demand("hidden_act", "silu")
-    num_experts = config.positive_int("num_local_experts", default=128)
     router = Router(config.positive_int("num_experts_per_tok", default=4), renormalise=True)
-    return MixtureConfig(
-        num_experts=num_experts,
-        intermediate_size=config.positive_int("intermediate_size"),
-        router=checked_router(config, router, num_experts),
+    return replace(
+        mixture_config(config, router, config.positive_int("num_local_experts", default=128)),
         activation=GPT_OSS._replace(
             alpha=config.number("swiglu_alpha", default=GPT_OSS.alpha),
             limit=config.number("swiglu_limit", default=GPT_OSS.limit),
@@ -81,7 +74,7 @@ def _names(num_experts: int) -> TensorNames:
         experts[f"{expert}.down.weight"] = From("mlp.experts.down_proj", one.then(TRANSPOSE))
         experts[f"{expert}.down.bias"] = From("mlp.experts.down_proj_bias", one)
     return TensorNames(
-        layer="model.layers.{}.",
+        layer=llama.NAMES.layer,
         layers={
             **llama.ATTENTION,
             "attention.sinks": "self_attn.sinks",

@@ -63,7 +63,7 @@ class _EarlyNorms:
         self._sizes = (config.query_size, config.kv_size, config.kv_size)
 
     def __call__(self, qkv: Tensor) -> Tensor:
-        query, key, value = qkv.split(self._sizes, dim=1)
+        query, key, value = qkv.split_with_sizes(self._sizes, dim=1)
         return torch.cat((self._query(query.contiguous()), self._key(key.contiguous()), value), dim=1)
 
 
