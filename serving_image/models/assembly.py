@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from serving_image.models.config import (
     AttentionConfig,
@@ -19,6 +19,11 @@ from serving_image.models.fields import gated_activation, heads, plain_activatio
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary import RotaryConfig
 from serving_image.models.rotary_settings import rotary_config
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""The types of layer that ``layer_types`` lists."""
+
+PLAIN_EMBEDDING = EmbeddingConfig()
 
 
 def attention(
@@ -82,13 +87,39 @@ def num_layers(config: HFConfig) -> int:
     return config.positive_int("num_hidden_layers")
 
 
+def layer_types(config: HFConfig, default: Sequence[str]) -> tuple[str, ...]:
+    """``layer_types``, one for each layer: :data:`FULL` or :data:`SLIDING`.
+
+    :param default: where the configuration does not list them.
+    :raises StartupError: they are not as many as layers, or there is another type.
+    """
+    types = config.strings("layer_types") or tuple(default)
+    if len(types) != num_layers(config):
+        raise config.error(f"layer_types lists {len(types)} layers of {num_layers(config)}")
+    if unknown := sorted(set(types) - {FULL, SLIDING}):
+        raise config.error(f"layer_types has {', '.join(unknown)}; supported: {FULL}, {SLIDING}")
+    return types
+
+
+def layer_windows(config: HFConfig, window: int | None, slides: Callable[[int], bool]) -> tuple[int | None, ...]:
+    """Each layer's window: ``window`` where it slides, else None.
+
+    :param slides: by layer number, where ``layer_types`` is absent.
+    :raises StartupError: as :func:`layer_types`, or a layer slides without a window.
+    """
+    types = layer_types(config, [SLIDING if slides(layer) else FULL for layer in range(num_layers(config))])
+    if window is None and SLIDING in types:
+        raise config.error("layers slide, but there is no sliding_window")
+    return tuple(window if kind == SLIDING else None for kind in types)
+
+
 def decoder(
     config: HFConfig,
     layers: Sequence[LayerConfig],
     norm: NormConfig,
     *,
     tied: bool = False,
-    embedding: EmbeddingConfig = EmbeddingConfig(),
+    embedding: EmbeddingConfig = PLAIN_EMBEDDING,
     logit_softcap: float | None = None,
 ) -> DecoderConfig:
     """The whole.

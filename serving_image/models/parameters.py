@@ -95,9 +95,12 @@ def _attention(prefix: str, config: AttentionConfig, hidden: int) -> NamedSpecs:
     if (norm := config.qk_norm) is not None:
         for name, heads in (("query_norm", config.num_heads), ("key_norm", config.num_kv_heads)):
             size = config.head_dim * (heads if norm.per_head or norm.extent == "projection" else 1)
+            spec = ParameterSpec(
+                shape=(size,), parts=(config.head_dim,) * heads if norm.per_head else (), wide=norm.wide
+            )
             if norm.has_bias:
-                yield f"{prefix}{name}.bias", ParameterSpec(shape=(size,), wide=norm.wide)
-            yield f"{prefix}{name}.weight", ParameterSpec(shape=(size,), wide=norm.wide)
+                yield f"{prefix}{name}.bias", spec
+            yield f"{prefix}{name}.weight", spec
     if config.has_sinks:
         yield prefix + "sinks", ParameterSpec(shape=(config.num_heads,), wide=True)
     yield from _product(prefix + "output", (hidden, query), bias=config.output_bias)

@@ -62,7 +62,7 @@ def rotary_config(
 def rotary_by_layer_type(
     config: HFConfig, head_dim: int, *, default_theta: float, local_theta: float | None = None
 ) -> dict[str, RotaryConfig]:
-    """The rotary embeddings of a model whose scaling is for its full layers only, by type of layer: one section for each
+    """The rotary embeddings by type of layer, where scaling is for the full ones only: a section for each type
     (Transformers 5), or ``rope_scaling`` for the full ones (4).
 
     :param local_theta: the base of the sliding layers where they have no section; None: that of the full ones.
@@ -117,4 +117,6 @@ def _longrope_settings(
         "attention_factor": rope.optional_number("attention_factor"),
         "short_factors": factors["short_factor"],
         "long_factors": factors["long_factor"],
+        "short_amplitude": rope.optional_number("short_mscale"),
+        "long_amplitude": rope.optional_number("long_mscale"),
     }

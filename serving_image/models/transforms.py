@@ -53,6 +53,16 @@ def scaled(factor: float) -> Transform:
     return Transform(lambda tensor: tensor.float() * factor)
 
 
+def softplus(plus: float = 0.0) -> Transform:
+    """``plus + log(1 + exp(x))``: a number that is stored so that training cannot make it negative."""
+    return Transform(lambda tensor: torch.nn.functional.softplus(tensor.float()) + plus)
+
+
+def flattened_heads(head_dim: int) -> Transform:
+    """From ``[heads, head_dim]`` to one row after another."""
+    return Transform(lambda tensor: tensor.flatten(), lambda shape: (shape[0] // head_dim, head_dim))
+
+
 def half_rotation(head_dim: int, rotary_dim: int | None = None) -> Transform:
     """The rows of query or key heads whose rotary embedding pairs neighbours ``(2i, 2i + 1)``, ordered for one that
     pairs ``(i, i + rotary_dim / 2)``. Scores do not change, since queries and keys are reordered alike."""

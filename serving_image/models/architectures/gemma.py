@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kernels.activation import GatedKind
 from serving_image.models.architectures import llama
 from serving_image.models.assembly import attention, decoder, gated_feed_forward, num_layers
 from serving_image.models.config import EmbeddingConfig, NormConfig, pre_norm_layer
@@ -14,6 +15,9 @@ from serving_image.models.tensor_names import From, Origin, TensorNames
 from serving_image.models.transforms import PLUS_ONE
 
 ARCHITECTURES = ("GemmaForCausalLM",)
+
+_ACTIVATIONS: dict[str, GatedKind] = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+"""``gelu`` is the official checkpoints' name for its approximation."""
 
 TOP: dict[str, Origin] = {**llama.TOP, "final_norm": From("model.norm", PLUS_ONE)}
 NAMES = TensorNames(
@@ -28,13 +32,12 @@ NAMES = TensorNames(
 
 
 def describe(config: HFConfig) -> ModelDescription:
-    """Pre-normalised rotary attention and GeGLU. ``gelu`` is the official checkpoints' name for its approximation."""
+    """Pre-normalised rotary attention and GeGLU."""
     config.demand("use_bidirectional_attention", False)
-    activation = config.choice("hidden_act", {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}, "gelu")
     norm = unit_offset_norm(config)
     layer = pre_norm_layer(
         attention(config, default_head_dim=256, bias=config.boolean("attention_bias", default=False)),
-        replace(gated_feed_forward(config), gate=activation),
+        replace(gated_feed_forward(config), gate=config.choice("hidden_act", _ACTIVATIONS, "gelu")),
         norm,
     )
     layers = [layer] * num_layers(config)

@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from serving_image.models.architectures import gemma, llama
-from serving_image.models.assembly import (
-    FULL,
-    SLIDING,
-    attention,
-    decoder,
-    every_nth_full,
-    gated_feed_forward,
-    layer_types,
-    sandwich_layer,
-)
+from serving_image.models.assembly import attention, decoder, gated_feed_forward, layer_windows, sandwich_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.tensor_names import From, Origin, TensorNames
@@ -39,13 +30,12 @@ def describe(config: HFConfig) -> ModelDescription:
         scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
         softcap=config.optional_number("attn_logit_softcapping", 50.0),
     )
-    of_type = {FULL: full, SLIDING: replace(full, window=config.positive_int("sliding_window", default=4096))}
+    windows = layer_windows(config, config.positive_int("sliding_window", default=4096), lambda layer: layer % 2 == 0)
     feed_forward = gated_feed_forward(config, activation="hidden_activation", default="gelu_pytorch_tanh")
     norm = gemma.unit_offset_norm(config)
-    types = layer_types(config, every_nth_full(config, 2))
     whole = decoder(
         config,
-        [sandwich_layer(of_type[kind], feed_forward, norm) for kind in types],
+        [sandwich_layer(replace(full, window=size), feed_forward, norm) for size in windows],
         norm,
         tied=True,
         embedding=gemma.scaled_embedding(config),

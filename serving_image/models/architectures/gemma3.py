@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from serving_image.models.architectures import gemma, gemma2, llama
-from serving_image.models.assembly import (
-    FULL,
-    SLIDING,
-    attention,
-    decoder,
-    every_nth_full,
-    gated_feed_forward,
-    layer_types,
-    sandwich_layer,
-)
+from serving_image.models.assembly import attention, decoder, gated_feed_forward, layer_windows, sandwich_layer
 from serving_image.models.config import QKNormConfig
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads
@@ -29,9 +20,7 @@ HEAD_NORMS: dict[str, Origin] = {
     "attention.query_norm": From("self_attn.q_norm", PLUS_ONE),
     "attention.key_norm": From("self_attn.k_norm", PLUS_ONE),
 }
-NAMES = TensorNames(
-    layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **gemma2.NORMS, **HEAD_NORMS}, top=gemma.TOP
-)
+NAMES = TensorNames(layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **gemma2.NORMS, **HEAD_NORMS}, top=gemma.TOP)
 
 
 def describe(config: HFConfig) -> ModelDescription:
@@ -46,17 +35,24 @@ def describe(config: HFConfig) -> ModelDescription:
         local_theta=config.number("rope_local_base_freq", default=10000.0),
     )
     full = replace(
-        attention(config, rotary=rotaries[FULL], default_head_dim=256, bias=config.boolean("attention_bias", default=False)),
+        attention(
+            config,
+            rotary=rotaries["full_attention"],
+            default_head_dim=256,
+            bias=config.boolean("attention_bias", default=False),
+        ),
         scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
         qk_norm=QKNormConfig(kind="rms", epsilon=norm.epsilon, wide=True),
     )
-    window = config.positive_int("sliding_window", default=4096)
-    of_type = {FULL: full, SLIDING: replace(full, rotary=rotaries[SLIDING], window=window)}
+    window, interval = (
+        config.positive_int(key, default) for key, default in (("sliding_window", 4096), ("sliding_window_pattern", 6))
+    )
+    sliding = replace(full, rotary=rotaries["sliding_attention"], window=window)
+    windows = layer_windows(config, window, lambda layer: (layer + 1) % interval != 0)
     feed_forward = gated_feed_forward(config, activation="hidden_activation", default="gelu_pytorch_tanh")
-    types = layer_types(config, every_nth_full(config, config.positive_int("sliding_window_pattern", default=6)))
     whole = decoder(
         config,
-        [sandwich_layer(of_type[kind], feed_forward, norm) for kind in types],
+        [sandwich_layer(sliding if size else full, feed_forward, norm) for size in windows],
         norm,
         tied=True,
         embedding=gemma.scaled_embedding(config),

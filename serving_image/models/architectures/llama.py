@@ -7,7 +7,8 @@ from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import Origin, TensorNames
+from serving_image.models.tensor_names import From, Origin, TensorNames
+from serving_image.models.transforms import half_rotation
 
 ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM", "AquilaModel", "AquilaForCausalLM", "XverseForCausalLM")
 
@@ -35,3 +36,11 @@ def describe(config: HFConfig) -> ModelDescription:
         norm,
     )
     return ModelDescription(decoder(config, [layer] * num_layers(config), norm), NAMES)
+
+
+def interleaved(head_dim: int, rotary_dim: int | None = None) -> dict[str, Origin]:
+    """The names of queries, keys and values whose rotary embedding pairs neighbours."""
+    halves = half_rotation(head_dim, rotary_dim)
+    return {
+        "attention.qkv": (From("self_attn.q_proj", halves), From("self_attn.k_proj", halves), "self_attn.v_proj"),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from serving_image.models.architectures.llama import NAMES
-from serving_image.models.assembly import FULL, SLIDING, attention, decoder, gated_feed_forward, layer_types, num_layers
+from serving_image.models.assembly import attention, decoder, gated_feed_forward, layer_windows
 from serving_image.models.config import AttentionConfig, DecoderConfig, pre_norm_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
@@ -24,9 +24,7 @@ def windowed_decoder(config: HFConfig, full: AttentionConfig) -> DecoderConfig:
     feed_forward, norm = gated_feed_forward(config), rms_norm(config)
     use_window = config.boolean("use_sliding_window", default=False)
     window = config.optional_int("sliding_window", 4096) if use_window else None
-    first = config.positive_int("max_window_layers", default=28) if window else num_layers(config)
-    types = layer_types(config, [FULL if index < first else SLIDING for index in range(num_layers(config))])
-    if window is None and SLIDING in types:
-        raise config.error("layer_types has sliding_attention, but no sliding_window is used")
-    of_type = {FULL: full, SLIDING: replace(full, window=window)}
-    return decoder(config, [pre_norm_layer(of_type[kind], feed_forward, norm) for kind in types], norm)
+    first = config.positive_int("max_window_layers", default=28)
+    windows = layer_windows(config, window, lambda layer: window is not None and layer >= first)
+    layers = [pre_norm_layer(replace(full, window=size), feed_forward, norm) for size in windows]
+    return decoder(config, layers, norm)

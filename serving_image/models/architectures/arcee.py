@@ -1,0 +1,31 @@
+"""Arcee: Llama with a feed-forward block of squared ReLU and no gate."""
+
+from __future__ import annotations
+
+from serving_image.models.architectures import llama
+from serving_image.models.assembly import attention, decoder, num_layers, plain_feed_forward
+from serving_image.models.config import pre_norm_layer
+from serving_image.models.description import ModelDescription
+from serving_image.models.fields import rms_norm
+from serving_image.models.hf_config import HFConfig
+from serving_image.models.tensor_names import Origin, TensorNames
+
+ARCHITECTURES = ("ArceeForCausalLM",)
+
+FEED_FORWARD: dict[str, Origin] = {
+    "feed_forward.norm": "post_attention_layernorm",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+}
+NAMES = TensorNames(layer=llama.NAMES.layer, layers={**llama.ATTENTION, **FEED_FORWARD}, top=llama.TOP)
+
+
+def describe(config: HFConfig) -> ModelDescription:
+    """Pre-normalised rotary attention and a plain block."""
+    norm = rms_norm(config, default=1e-5)
+    layer = pre_norm_layer(
+        attention(config, bias=config.boolean("attention_bias", default=False)),
+        plain_feed_forward(config, bias=config.boolean("mlp_bias", default=False), default="relu2"),
+        norm,
+    )
+    return ModelDescription(decoder(config, [layer] * num_layers(config), norm), NAMES)

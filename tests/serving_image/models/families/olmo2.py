@@ -1,0 +1,30 @@
+"""OLMo 2."""
+
+from __future__ import annotations
+
+from transformers import Olmo2Config
+
+from tests.serving_image.models.families.case import transformers_case
+
+_SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "max_position_embeddings": 256}
+
+CASES = [
+    transformers_case(
+        "olmo2-gqa-3",
+        Olmo2Config,
+        **_SIZES,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+    ),
+    transformers_case(
+        "olmo2-tied-biased",
+        Olmo2Config,
+        **_SIZES,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        attention_bias=True,
+        rms_norm_eps=0.01,
+        tie_word_embeddings=True,
+    ),
+]

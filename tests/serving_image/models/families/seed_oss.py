@@ -1,0 +1,33 @@
+"""Seed-OSS."""
+
+from __future__ import annotations
+
+from transformers import SeedOssConfig
+
+from tests.serving_image.models.families.case import transformers_case
+
+_SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "max_position_embeddings": 256}
+
+CASES = [
+    transformers_case(
+        "seed-oss-gqa-3",
+        SeedOssConfig,
+        **_SIZES,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=20,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000000.0},
+    ),
+    transformers_case(
+        "seed-oss-tied-biased",
+        SeedOssConfig,
+        **_SIZES,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=12,
+        attention_bias=False,
+        attention_out_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=True,
+    ),
+]
