@@ -24,7 +24,8 @@ class RotaryConfig:
     ``head_dim`` counts the elements of a head that are rotated, which may be fewer than all. ``max_position`` is the
     context that ``dynamic`` starts to stretch beyond; ``original_max_position`` the context before ``llama3``, ``yarn``
     or ``longrope`` extended it. ``attention_factor`` None means: the scaling's formula.
-    ``short_factors`` and ``long_factors`` are ``longrope``'s, one for each rotated pair.
+    ``short_factors`` and ``long_factors`` are ``longrope``'s, one for each rotated pair; ``short_amplitude`` and
+    ``long_amplitude`` go before its formula (PhiMoE).
     """
 
     head_dim: int
@@ -43,6 +44,8 @@ class RotaryConfig:
     truncate: bool = True
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
+    short_amplitude: float | None = None
+    long_amplitude: float | None = None
 
     @property
     def depends_on_lengths(self) -> bool:
@@ -76,13 +79,12 @@ class RotaryEmbedding:
     def __init__(self, config: RotaryConfig, device: torch.device) -> None:
         self._config = config
         self._device = device
-        self._amplitude = attention_amplitude(config)
         if config.scaling == "dynamic":
             # On the device now: a copy later would wait for it, and a CUDA graph cannot hold one.
             self._exponents = _exponents(config.head_dim).to(device)
         else:
             positions = torch.arange(config.extended_max_position, device=device)
-            tables = [self._rotation(positions, frequencies.to(device)) for frequencies in _table_frequencies(config)]
+            tables = [_rotation(positions, part.frequencies.to(device), part.amplitude) for part in _turns(config)]
             self._table = Rotation(*(torch.cat(parts) for parts in zip(*tables, strict=True)))
 
     def __call__(self, positions: Tensor, sequence_lengths: Tensor) -> Rotation:
@@ -94,7 +96,7 @@ class RotaryEmbedding:
             it.
         """
         if self._config.scaling == "dynamic":
-            return self._rotation(positions, self._dynamic_frequencies(sequence_lengths))
+            return _rotation(positions, self._dynamic_frequencies(sequence_lengths), 1.0)
         rows = self._rows(positions, sequence_lengths)
         return Rotation(*(part.index_select(0, rows) for part in self._table))
 
@@ -119,10 +121,6 @@ class RotaryEmbedding:
             return positions
         is_long = sequence_lengths > self._config.original_max_position
         return positions + is_long * self._config.extended_max_position
-
-    def _rotation(self, positions: Tensor, frequencies: Tensor) -> Rotation:
-        angles = positions[:, None].float() * frequencies
-        return Rotation(angles.cos() * self._amplitude, angles.sin() * self._amplitude)
 
     def _dynamic_frequencies(self, sequence_lengths: Tensor) -> Tensor:
         """NTK-aware frequencies per token, ``[tokens, head_dim / 2]``: the base grows with the sequence."""
@@ -156,11 +154,30 @@ def rotary_embedding(config: RotaryConfig | None, device: torch.device) -> Rotar
     return NoRotation(device) if config is None else RotaryEmbedding(config, device)
 
 
-def _table_frequencies(config: RotaryConfig) -> list[Tensor]:
+def _rotation(positions: Tensor, frequencies: Tensor, amplitude: float) -> Rotation:
+    angles = positions[:, None].float() * frequencies
+    return Rotation(angles.cos() * amplitude, angles.sin() * amplitude)
+
+
+class _Turns(NamedTuple):
+    """Radians per position of each rotated pair, and the factor on cosine and sine."""
+
+    frequencies: Tensor
+    amplitude: float
+
+
+def _turns(config: RotaryConfig) -> list[_Turns]:
+    """One table's, or ``longrope``'s for short sequences and for long ones."""
+    frequencies, amplitude = inverse_frequencies(config), attention_amplitude(config)
     if config.scaling != "longrope":
-        return [inverse_frequencies(config)]
-    frequencies = inverse_frequencies(config)
-    return [frequencies / torch.tensor(factors) for factors in (config.short_factors, config.long_factors)]
+        return [_Turns(frequencies, amplitude)]
+    return [
+        _Turns(frequencies / torch.tensor(factors), amplitude if own is None else own)
+        for factors, own in (
+            (config.short_factors, config.short_amplitude),
+            (config.long_factors, config.long_amplitude),
+        )
+    ]
 
 
 def inverse_frequencies(config: RotaryConfig) -> Tensor:
