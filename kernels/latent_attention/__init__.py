@@ -27,8 +27,8 @@ def latent_attention(query: Tensor, cache: LatentCache, batch: PagedBatch, scale
     :raises ValueError: on a GPU, dtypes or sizes that its kernels do not serve; see
         :func:`kernels.latent_attention.triton.latent_attention`.
 
-    Method: DeepSeek-AI 2024, arXiv 2405.04434, with the up-projections absorbed. The ``cpu`` form is plain torch for any
-    sizes, and leaves caches with a scale to ``reference``.
+    Method: DeepSeek-AI 2024, arXiv 2405.04434, with the up-projections absorbed. The ``cpu`` form, plain torch,
+    takes any sizes and leaves caches with a scale to ``reference``.
     """
     if gpu.serves(query):
         from kernels.latent_attention import triton as form
