@@ -20,9 +20,10 @@ check:  ## Lint, formatting, types, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench:  ## Side-by-side benchmarks and a soak (40 minutes, on a quiet machine); tables and JSON under benchmarks/results/
+bench:  ## Side-by-side benchmarks and a soak (60 minutes, on a quiet machine); tables and JSON under benchmarks/results/
 	@scripts/setup dev
 	.venv/bin/python benchmarks/serving.py $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
+	.venv/bin/python benchmarks/families.py $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 	.venv/bin/python benchmarks/prefill_profile.py
 	.venv/bin/python benchmarks/attention_variants.py
 	.venv/bin/python benchmarks/boot.py

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
 import pytest
 import torch
 
-from serving_image.models.registry import families
-from tests.serving_image.models import families as package
+from tests.serving_image.models.families.all_cases import CASES_OF
 from tests.serving_image.models.families.case import VOCAB_SIZE, Case
 from tests.serving_image.models.families.engine import load, run
 
 NEW_TOKENS = 24
 PROMPT_LENGTHS = (1, 37, 150)
 
-_MODULES = [import_module(f"{package.__name__}.{module.name}") for module in iter_modules(package.__path__)]
-CASES: list[Case] = [case for module in _MODULES if hasattr(module, "CASES") for case in module.CASES]
+CASES = [case for cases in CASES_OF.values() for case in cases]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -40,8 +36,6 @@ def test_scores_and_greedy_tokens_equal_the_reference(case: Case, tmp_path: Path
         torch.testing.assert_close(other.scores, expected, **tolerance)
 
 
-def test_every_family_has_two_cases() -> None:
-    for name in families():
-        cases = [module.CASES for module in _MODULES if module.__name__.rpartition(".")[2] == name]
-        assert cases, f"{name} has no tests/serving_image/models/families/{name}.py"
-        assert len(cases[0]) >= 2, f"{name} has one case"
+@pytest.mark.parametrize("family", CASES_OF)
+def test_a_family_has_two_configurations(family: str) -> None:
+    assert len({case.name for case in CASES_OF[family]}) >= 2
