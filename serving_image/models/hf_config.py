@@ -93,6 +93,10 @@ class HFConfig:
         """Whether the field is there and not null."""
         return self._fields.get(key) is not None
 
+    def is_string(self, key: str) -> bool:
+        """Whether the field is a string, where it may be something else."""
+        return isinstance(self._fields.get(key), str)
+
     def positive_int(self, key: str, default: int | None = None) -> int:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:

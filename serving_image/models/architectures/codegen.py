@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from serving_image.models.architectures.gptj import LAYERS, TOP, decoder_config
-from serving_image.models.config import AttentionConfig
+from serving_image.models.architectures import gpt2, gptj
 from serving_image.models.description import ModelDescription
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.tensor_names import From, TensorNames
@@ -12,7 +11,8 @@ from serving_image.models.transforms import half_rotation, of_qkv, sharded
 ARCHITECTURES = ("CodeGenForCausalLM",)
 
 _SHARDS = 4
-"""Of the machines that it was trained on; each holds some heads' queries, values and keys, in this order."""
+_QUERY_KEY_VALUE = (0, 2, 1)
+"""Where they are in a shard: the values before the keys."""
 
 
 def describe(config: HFConfig) -> ModelDescription:
@@ -20,19 +20,16 @@ def describe(config: HFConfig) -> ModelDescription:
 
     :raises StartupError: the heads do not divide into the shards.
     """
-    decoder = decoder_config(config)
-    (attention,) = set(decoder.attentions)
-    if not isinstance(attention, AttentionConfig) or attention.rotary is None:
-        raise config.error("its attention is not GPT-J's")
-    heads, head_dim = attention.num_heads, attention.head_dim
-    if heads % _SHARDS:
-        raise config.error(f"{heads} attention heads do not divide into {_SHARDS} shards")
-    reorder = of_qkv(heads, heads, head_dim, half_rotation(head_dim, attention.rotary.head_dim))
-    qkv = From("attn.qkv_proj", sharded(_SHARDS, (0, 2, 1)).then(reorder))
+    config = config.respelled(gpt2.SPELLINGS)
+    heads = gptj.attention_heads(config)
+    if heads.num_heads % _SHARDS:
+        raise config.error(f"{heads.num_heads} attention heads do not divide into {_SHARDS} shards")
+    reorder = half_rotation(heads.head_dim, gptj.rotated_elements(config, heads))
+    qkv = From("attn.qkv_proj", sharded(_SHARDS, _QUERY_KEY_VALUE).then(of_qkv(*heads, reorder)))
     names = TensorNames(
         layer="transformer.h.{}.",
-        layers=LAYERS | {"attention.qkv": qkv},
-        top=TOP,
+        layers=gptj.LAYERS | {"attention.qkv": qkv},
+        top=gptj.TOP,
         redundant=r"\.attn\.causal_mask$",
     )
-    return ModelDescription(decoder, names)
+    return ModelDescription(gptj.decoder_config(config), names)

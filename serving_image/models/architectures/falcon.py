@@ -1,7 +1,7 @@
 """Falcon 7B, 11B, 40B and 180B, and Falcon-RW: attention and feed-forward in parallel, or ALiBi in sequence.
 
-ALiBi's slopes are what bfloat16 holds of them, as in training, and scaled like the scores; Transformers also rounds each
-bias.
+ALiBi's slopes are what bfloat16 holds of them, as in training, and scaled like the scores; Transformers also rounds
+every bias.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving_image.models.architectures.gpt2 import SPELLINGS
 from serving_image.models.config import AttentionConfig, DecoderConfig, FeedForwardConfig, parallel_layer
 from serving_image.models.description import ModelDescription
-from serving_image.models.fields import checked_heads, layer_norm, plain_activation, tied
+from serving_image.models.fields import Heads, checked_heads, layer_norm, plain_activation, tied
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary import RotaryConfig
 from serving_image.models.tensor_names import From, Origin, TensorNames
@@ -24,26 +24,37 @@ TOP: dict[str, Origin] = {"embedding": "transformer.wte", "final_norm": "transfo
 
 def describe(config: HFConfig) -> ModelDescription:
     """As :func:`decoder_config` says, with projections of their own."""
-    decoder = decoder_config(config)
-    attention = decoder.attentions[0]
-    rotary = attention.rotary
-    reorder = half_rotation(attention.head_dim, rotary.head_dim if rotary else None)
+    config = config.respelled(SPELLINGS)
+    heads = attention_heads(config)
+    reorder = half_rotation(heads.head_dim, rotated_elements(config, heads))
     projections = (From("attn.q_proj", reorder), From("attn.k_proj", reorder), "attn.v_proj")
     names = TensorNames(layer="transformer.h.{}.", layers=LAYERS | {"attention.qkv": projections}, top=TOP)
-    return ModelDescription(decoder, names)
+    return ModelDescription(decoder_config(config), names)
+
+
+def attention_heads(config: HFConfig) -> Heads:
+    """:raises StartupError: heads do not divide."""
+    num_heads = config.positive_int("num_attention_heads", default=16)
+    return checked_heads(config, num_heads, num_heads, config.positive_int("hidden_size", default=4096) // num_heads)
+
+
+def rotated_elements(config: HFConfig, heads: Heads) -> int:
+    """:raises StartupError: ``rotary_dim`` does not fit the heads."""
+    rotated = config.positive_int("rotary_dim", default=64)
+    if rotated > heads.head_dim or rotated % 2:
+        raise config.error(f"rotary_dim {rotated} does not fit heads of size {heads.head_dim}")
+    return rotated
 
 
 def decoder_config(config: HFConfig) -> DecoderConfig:
-    """Partly rotated attention without biases, beside a feed-forward block with them."""
-    config = config.respelled(SPELLINGS)
+    """Partly rotated attention without biases, beside a feed-forward block with them.
+
+    :param config: under most families' names.
+    """
     hidden_size = config.positive_int("hidden_size", default=4096)
-    num_heads = config.positive_int("num_attention_heads", default=16)
     positions = config.positive_int("max_position_embeddings", default=2048)
-    rotated = config.positive_int("rotary_dim", default=64)
-    heads = checked_heads(config, num_heads, num_heads, hidden_size // num_heads)
-    if rotated > heads.head_dim or rotated % 2:
-        raise config.error(f"rotary_dim {rotated} does not fit heads of size {heads.head_dim}")
-    rotary = RotaryConfig(head_dim=rotated, theta=10000.0, max_position=positions)
+    heads = attention_heads(config)
+    rotary = RotaryConfig(head_dim=rotated_elements(config, heads), theta=10000.0, max_position=positions)
     attention = AttentionConfig(**heads._asdict(), rotary=rotary)
     feed_forward = FeedForwardConfig(
         intermediate_size=config.positive_int("intermediate_size", default=4 * hidden_size),

@@ -51,8 +51,8 @@ CASES = [
         tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
     ),
-    # So many heads that Transformers' rounding of every bias to bfloat16 is exact for so few tokens. Its eager form adds
-    # the biases twice: in its mask and by itself.
+    # With this number of heads Transformers' rounding of biases to bfloat16 is exact for so few tokens. Its eager form
+    # adds the biases twice: in its mask and by itself.
     transformers_case(
         "falcon-rw",
         FalconConfig,

@@ -1,0 +1,68 @@
+"""MPT."""
+
+from __future__ import annotations
+
+from transformers import MptConfig
+
+from tests.serving_image.models.families.case import transformers_case
+from tests.serving_image.models.families.references.checkpoint import reference_case
+from tests.serving_image.models.families.references.mpt import logits, shapes
+
+_SIZES = {"n_layers": 2, "max_seq_len": 200}
+
+CASES = [
+    transformers_case(
+        "mpt-6-heads-clipped",
+        MptConfig,
+        **_SIZES,
+        d_model=48,
+        n_heads=6,
+        layer_norm_epsilon=1e-3,
+        attn_config={"alibi_bias_max": 4, "clip_qkv": 0.7, "softmax_scale": 0.5},
+        tie_word_embeddings=False,
+    ),
+    reference_case(
+        "mpt-foundry-biased-grouped-normalised",
+        "MPTForCausalLM",
+        _SIZES
+        | {
+            "d_model": 48,
+            "n_heads": 6,
+            "expansion_ratio": 2,
+            "no_bias": False,
+            "logit_scale": "inv_sqrt_d_model",
+            "attn_config": {
+                "attn_type": "grouped_query_attention",
+                "kv_n_heads": 2,
+                "qk_ln": True,
+                "clip_qkv": 0.7,
+                "softmax_scale": None,
+                "alibi": True,
+                "alibi_bias_max": 16,
+            },
+        },
+        shapes,
+        logits,
+    ),
+    reference_case(
+        "mpt-foundry-learned-positions",
+        "MPTForCausalLM",
+        _SIZES
+        | {
+            "d_model": 36,
+            "n_heads": 3,
+            "expansion_ratio": 4,
+            "no_bias": True,
+            "logit_scale": 0.3,
+            "attn_config": {
+                "attn_type": "multiquery_attention",
+                "qk_ln": False,
+                "clip_qkv": None,
+                "softmax_scale": None,
+                "alibi": False,
+            },
+        },
+        shapes,
+        logits,
+    ),
+]
