@@ -74,6 +74,14 @@ def respelled(
     return case._replace(name=name, write=write)
 
 
+def rope_of_transformers_4(fields: dict[str, Any]) -> dict[str, Any]:
+    """``config.json`` with rotary settings as Transformers 4 wrote them."""
+    rope = dict(fields["rope_parameters"])
+    others = {key: value for key, value in fields.items() if key != "rope_parameters"}
+    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    return others | {"rope_theta": theta, "rope_scaling": None if kind == "default" else rope | {"type": kind}}
+
+
 def perturb(model: torch.nn.Module) -> None:
     """Move vectors, and stacks of them, off their initial zeros and ones, which would hide whether they are read."""
     with torch.no_grad():

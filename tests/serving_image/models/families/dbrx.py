@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import DbrxConfig
 
-from tests.serving_image.models.families.case import transformers_case
+from tests.serving_image.models.families.case import respelled, transformers_case
+
+
+def _as_published(fields: dict[str, Any]) -> dict[str, Any]:
+    """``config.json`` as it came with DBRX: the rotary base is among attention's settings only."""
+    return {key: value for key, value in fields.items() if key != "rope_parameters"}
+
 
 CASES = [
-    transformers_case(
+    respelled(
+        transformers_case(
+            "dbrx-clip",
+            DbrxConfig,
+            d_model=48,
+            n_heads=6,
+            n_layers=2,
+            max_seq_len=256,
+            attn_config={"clip_qkv": 1.1, "kv_n_heads": 2, "rope_theta": 500000.0},
+            ffn_config={"ffn_hidden_size": 40, "moe_num_experts": 5, "moe_top_k": 3, "hidden_size": 48},
+            rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        ),
         "dbrx-clip",
-        DbrxConfig,
-        d_model=48,
-        n_heads=6,
-        n_layers=2,
-        max_seq_len=256,
-        attn_config={"clip_qkv": 1.1, "kv_n_heads": 2, "rope_theta": 500000.0},
-        ffn_config={"ffn_hidden_size": 40, "moe_num_experts": 5, "moe_top_k": 3, "hidden_size": 48},
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        fields=_as_published,
     ),
     transformers_case(
         "dbrx-shares",

@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, DeepseekV3Config
 
-from tests.serving_image.models.families.case import VOCAB_SIZE, Case, Reference, perturb, transformers_reference
+from tests.serving_image.models.families.case import (
+    VOCAB_SIZE,
+    Case,
+    Reference,
+    perturb,
+    respelled,
+    rope_of_transformers_4,
+    transformers_reference,
+)
 
 
 def _case(name: str, **settings: Any) -> Case:
@@ -28,33 +37,53 @@ def _case(name: str, **settings: Any) -> Case:
     return Case(name, write)
 
 
+def _with_further_layer(case: Case, number: int) -> Case:
+    """The same checkpoint with a layer that predicts the token after the next, which is not served."""
+
+    def write(folder: Path) -> Reference:
+        reference = case.write(folder)
+        file = folder / "model.safetensors"
+        further = {f"model.layers.{number}.{name}.weight": torch.ones(48, 48) for name in ("eh_proj", "mlp.up_proj")}
+        save_file({**load_file(file), **further}, file, {"format": "pt"})
+        return reference
+
+    return case._replace(write=write)
+
+
 CASES = [
-    _case(
+    respelled(
+        _with_further_layer(
+            _case(
+                "deepseek-v3-groups",
+                hidden_size=48,
+                intermediate_size=72,
+                moe_intermediate_size=24,
+                num_hidden_layers=3,
+                num_attention_heads=3,
+                num_key_value_heads=3,
+                first_k_dense_replace=1,
+                q_lora_rank=20,
+                kv_lora_rank=32,
+                qk_nope_head_dim=12,
+                qk_rope_head_dim=8,
+                v_head_dim=20,
+                n_routed_experts=8,
+                num_experts_per_tok=3,
+                n_group=4,
+                topk_group=2,
+                rope_parameters={
+                    "rope_type": "yarn",
+                    "rope_theta": 10000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                    "mscale": 1.0,
+                    "mscale_all_dim": 1.0,
+                },
+            ),
+            3,
+        ),
         "deepseek-v3-groups",
-        hidden_size=48,
-        intermediate_size=72,
-        moe_intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        first_k_dense_replace=1,
-        q_lora_rank=20,
-        kv_lora_rank=32,
-        qk_nope_head_dim=12,
-        qk_rope_head_dim=8,
-        v_head_dim=20,
-        n_routed_experts=8,
-        num_experts_per_tok=3,
-        n_group=4,
-        topk_group=2,
-        rope_parameters={
-            "rope_type": "yarn",
-            "rope_theta": 10000.0,
-            "factor": 4.0,
-            "original_max_position_embeddings": 64,
-            "mscale": 1.0,
-            "mscale_all_dim": 1.0,
-        },
+        fields=rope_of_transformers_4,
     ),
     _case(
         "deepseek-v3-halves",

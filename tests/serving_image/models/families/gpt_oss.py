@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from transformers import GptOssConfig
 
-from tests.serving_image.models.families.case import transformers_case
+from tests.serving_image.models.families.case import respelled, rope_of_transformers_4, transformers_case
 
 CASES = [
-    transformers_case(
+    respelled(
+        transformers_case(
+            "gpt-oss",
+            GptOssConfig,
+            hidden_size=48,
+            intermediate_size=40,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=20,
+            num_local_experts=5,
+            num_experts_per_tok=3,
+            sliding_window=24,
+            swiglu_limit=0.6,
+            max_position_embeddings=256,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 8.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 32,
+            },
+        ),
         "gpt-oss",
-        GptOssConfig,
-        hidden_size=48,
-        intermediate_size=40,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=20,
-        num_local_experts=5,
-        num_experts_per_tok=3,
-        sliding_window=24,
-        swiglu_limit=0.6,
-        max_position_embeddings=256,
-        rope_parameters={
-            "rope_type": "yarn",
-            "rope_theta": 150000.0,
-            "factor": 8.0,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "truncate": False,
-            "original_max_position_embeddings": 32,
-        },
+        fields=rope_of_transformers_4,
     ),
     transformers_case(
         "gpt-oss-typed-layers",

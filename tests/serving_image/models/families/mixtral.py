@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from transformers import MixtralConfig
 
-from tests.serving_image.models.families.case import transformers_case
+from tests.serving_image.models.families.case import respelled, rope_of_transformers_4, transformers_case
 
 CASES = [
-    transformers_case(
+    respelled(
+        transformers_case(
+            "mixtral-gqa-3",
+            MixtralConfig,
+            hidden_size=48,
+            intermediate_size=72,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=20,
+            num_local_experts=5,
+            num_experts_per_tok=2,
+            max_position_embeddings=256,
+        ),
         "mixtral-gqa-3",
-        MixtralConfig,
-        hidden_size=48,
-        intermediate_size=72,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=20,
-        num_local_experts=5,
-        num_experts_per_tok=2,
-        max_position_embeddings=256,
+        fields=rope_of_transformers_4,
     ),
     transformers_case(
         "mixtral-window-tied",

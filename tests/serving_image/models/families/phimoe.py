@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PhimoeConfig
 
-from tests.serving_image.models.families.case import VOCAB_SIZE, Case, Reference, perturb, transformers_reference
+from tests.serving_image.models.families.case import (
+    VOCAB_SIZE,
+    Case,
+    Reference,
+    perturb,
+    respelled,
+    rope_of_transformers_4,
+    transformers_reference,
+)
 
 # Shorter than the prompt of 37 tokens, longer than the prompt of 1 and what follows it.
 _ORIGINAL = 30
@@ -73,8 +81,18 @@ _BIASED = {
     "lm_head_bias": True,
 }
 
+
+def _as_published(fields: dict[str, Any]) -> dict[str, Any]:
+    """``config.json`` as it came with Phi-3.5-MoE."""
+    return rope_of_transformers_4(fields) | {"architectures": ["PhiMoEForCausalLM"]}
+
+
 CASES = [
-    _case("phimoe-amplitudes", **_BIASED, rope_parameters=_longrope([1.0, 1.2, 1.5, 2.0], [1.0, 1.2, 1.5, 2.0])),
+    respelled(
+        _case("phimoe-amplitudes", **_BIASED, rope_parameters=_longrope([1.0, 1.2, 1.5, 2.0], [1.0, 1.2, 1.5, 2.0])),
+        "phimoe-amplitudes",
+        fields=_as_published,
+    ),
     _case(
         "phimoe-published-longrope",
         published=True,
