@@ -37,7 +37,7 @@ def paged_attention(
     :raises ValueError: a variant that does not fit the heads; on a GPU, dtypes or shapes that its form does not serve.
 
     The ``cpu`` form is plain torch and runs on any device; it stands in where a device has no form of its own, and
-    leaves variants and caches with scales to ``reference``.
+    leaves caches with scales to ``reference``.
     """
     variant.check(query.shape[1])
     if gpu.serves(query):
@@ -46,6 +46,6 @@ def paged_attention(
         return form.paged_attention(query, cache, batch, scale, variant)
     if native.stores(cache):
         return native.paged_attention(query, cache, batch, scale, variant)
-    if variant != PLAIN or cache.scales is not None:
+    if cache.scales is not None:
         return reference.paged_attention(query, cache, batch, scale, variant)
-    return cpu.paged_attention(query, cache, batch, scale)
+    return cpu.paged_attention(query, cache, batch, scale, variant)

@@ -110,6 +110,10 @@ class AttentionVariant:
         if self.softcap is not None and self.softcap <= 0:
             raise ValueError(f"a softcap of {self.softcap}: it must be positive; None is no softcap")
 
+    def first_seen(self, position: int) -> int:
+        """The first token that a query at ``position`` sees."""
+        return 0 if self.window is None else max(0, position + 1 - self.window)
+
     def check(self, heads: int) -> None:
         """:raises ValueError: slopes or sinks that are not one float32 for each of the query's ``heads``."""
         for name, numbers in (("alibi_slopes", self.alibi_slopes), ("sinks", self.sinks)):

@@ -18,14 +18,14 @@ def paged_attention(
         rows = slice(*batch.query_starts[index : index + 2].tolist())
         first_query = context - (rows.stop - rows.start)
         # What the first query does not see, none sees: its blocks may belong to others by now.
-        first_key = 0 if variant.window is None else max(0, first_query + 1 - variant.window)
+        first_key = variant.first_seen(first_query)
         keys, values = _gathered(cache, batch.block_tables[index], slice(first_key, context), query.shape[1])
         key_position = torch.arange(first_key, context, device=query.device)
         query_position = torch.arange(first_query, context, device=query.device)
         distance = key_position[None, :] - query_position[:, None]
         if context:
             scores = torch.einsum("qhd,khd->hqk", query[rows].float(), keys) * scale
-            weights = _weights(scores, distance, variant)
+            weights = weights_of(scores, distance, variant)
             output[rows] = torch.einsum("hqk,khd->qhd", weights, values).to(query.dtype)
     return output
 
@@ -47,7 +47,7 @@ def _gathered(cache: LayerCache, block_table: Tensor, seen: slice, heads: int) -
     return keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
 
 
-def _weights(scores: Tensor, distance: Tensor, variant: AttentionVariant) -> Tensor:
+def weights_of(scores: Tensor, distance: Tensor, variant: AttentionVariant) -> Tensor:
     """``[heads, queries, keys]``: what each value counts. ``distance`` is from a query to a key, negative to the past;
     ``[queries, keys]``."""
     if variant.softcap is not None:

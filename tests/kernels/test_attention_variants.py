@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.attention import PLAIN, AttentionVariant, LayerCache, PagedBatch, paged_attention
+from kernels.attention import PLAIN, AttentionVariant, LayerCache, PagedBatch, cpu, paged_attention, reference
 from kernels.native import library
 from kernels.rotate_and_store import rotate_and_store
 from tests.kernels.test_triton_attention import Built, Heads, Problem, Sequence
@@ -59,9 +59,21 @@ class Stored(Built):
         return torch.cat(outputs)
 
     def check(self) -> None:
-        expected, actual = self.expected(), self.attend(self.variant)
+        """The chosen form, and both that read the plain layout."""
+        expected, problem = self.expected(), self.problem
         tolerance = 2e-5 if expected.dtype == torch.float32 else 2e-2
-        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+        batch = PagedBatch(self.starts, self.contexts, self.poisoned_table, torch.empty(0))
+        outputs = [self.attend(self.variant)]
+        for form in (cpu, reference):
+            outputs.append(form.paged_attention(self.query, self.poisoned, batch, problem.scale, self.variant))
+        for actual in outputs:
+            torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_a_chunk_of_several_tiles_in_plain_torch() -> None:
+    sequences = (Sequence(600, 800), Sequence(300, 300))
+    for window in (None, 100):
+        Stored(Problem(sequences, Heads(2, 1, 8), 32, window=window, softcap=5.0, alibi=True, sinks=True)).check()
 
 
 @st.composite
@@ -110,6 +122,7 @@ def test_compiled_results_do_not_depend_on_the_batch(window: int | None, dtype: 
             assert torch.equal(built.attend_in_chunks(sequence, chunk), expected)
 
 
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_window_that_holds_everything_changes_nothing(dtype: torch.dtype) -> None:
     built = Stored(replace(VARIED, dtype=dtype))
