@@ -1,58 +1,27 @@
-"""The catalog: models.yaml, read once and checked against models.schema.json, and searched."""
+"""The catalog: models.yaml, read once, checked, and searched."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from control_plane.catalog.architectures import Support, support_of
-
-_HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """One model. ``parameters`` counts all, experts included; ``context`` is in tokens; ``license`` as on the hub."""
-
-    id: str
-    name: str
-    family: str
-    architecture: str
-    parameters: int
-    context: int
-    license: str
-    description: str
-    gated: bool = False
-    quantization: str | None = None
-    tags: tuple[str, ...] = ()
-
-    @cached_property
-    def support(self) -> Support:
-        """Whether the engine serves it today."""
-        return support_of(self.architecture, self.quantization)
-
-    @cached_property
-    def _words(self) -> str:
-        parts = (self.id, self.name, self.family, self.architecture, self.quantization or "", *self.tags)
-        return " ".join(parts).lower()
+from control_plane.catalog.entry import CatalogEntry
 
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for; fields that are None do not restrict. ``quantization`` "none" means unquantised."""
+    """What to look for; fields that are None do not restrict."""
 
     q: str = ""
     architecture: str | None = None
     family: str | None = None
+    kind: str | None = None
     max_parameters: int | None = None
-    quantization: str | None = None
     license: str | None = None
     gated: bool | None = None
 
@@ -61,7 +30,7 @@ class Query:
         return (
             _same(self.architecture, entry.architecture)
             and _same(self.family, entry.family)
-            and _same(self.quantization, entry.quantization or "none")
+            and _same(self.kind, entry.kind)
             and _same(self.license, entry.license)
             and self.gated in {None, entry.gated}
             and (self.max_parameters is None or entry.parameters <= self.max_parameters)
@@ -112,7 +81,7 @@ def _rank(entry: CatalogEntry, text: str) -> int | None:
         return 1
     words = text.split()
     names = " ".join(own)
-    for rank, haystack in enumerate((names, entry._words, f"{entry._words} {entry.description.lower()}"), start=2):
+    for rank, haystack in enumerate((names, entry.words, f"{entry.words} {entry.description.lower()}"), start=2):
         if all(word in haystack for word in words):
             return rank
     return None
@@ -122,16 +91,25 @@ def _same(wanted: str | None, value: str) -> bool:
     return wanted is None or wanted.lower() == value.lower()
 
 
+class _Document(BaseModel):
+    """The file as a whole."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: list[CatalogEntry] = Field(min_length=1)
+
+
 def read_catalog(path: Path) -> Catalog:
     """Read and check a catalog file.
 
-    :raises ValueError: it does not follow the schema, or has an id twice; the message names the entry.
+    :raises ValueError: an entry is malformed, contradicts itself, or is there twice; the message says where.
     """
-    document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    schema = json.loads((_HERE / "models.schema.json").read_text(encoding="utf-8"))
-    for error in Draft202012Validator(schema).iter_errors(document):
-        raise ValueError(f"{path.name}: {error.json_path}: {error.message}")
-    entries = [CatalogEntry(**{**fields, "tags": tuple(fields.get("tags", ()))}) for fields in document["models"]]
+    try:
+        entries = _Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).models
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path.name}: {place}: {first['msg']} ({str(first['input'])[:60]!r})") from None
     seen: set[str] = set()
     for entry in entries:
         if entry.id.lower() in seen:
@@ -143,4 +121,4 @@ def read_catalog(path: Path) -> Catalog:
 @lru_cache
 def get_catalog() -> Catalog:
     """The catalog that comes with Slipway."""
-    return read_catalog(_HERE / "models.yaml")
+    return read_catalog(Path(__file__).with_name("models.yaml"))

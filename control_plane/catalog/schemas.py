@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from control_plane.catalog.catalog import CatalogEntry, Query
+from control_plane.catalog.catalog import Query
+from control_plane.catalog.entry import CatalogEntry, Fact, QuantizedVariant
+from control_plane.hub.architectures import Support
 from control_plane.hub.facts import ModelFacts
 from control_plane.sizing.memory import Fit
 
 
 class ModelSearch(BaseModel):
-    """``GET /models``: words to look for, and filters. ``quantization=none`` means unquantised."""
+    """``GET /models``: words to look for, and filters."""
 
     model_config = ConfigDict(extra="forbid")
 
     q: str = Field(default="", max_length=200)
     architecture: str | None = Field(default=None, max_length=100)
     family: str | None = Field(default=None, max_length=100)
+    kind: Literal["chat", "base"] | None = None
     max_parameters: int | None = Field(default=None, ge=1)
-    quantization: str | None = Field(default=None, max_length=50)
     license: str | None = Field(default=None, max_length=100)
     gated: bool | None = None
     cursor: str | None = Field(default=None, max_length=200)
@@ -30,21 +34,32 @@ class ModelSearch(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A catalog entry. ``supported``: whether the engine serves it today; ``why_not`` says what is missing."""
+    """A catalog entry.
+
+    ``hardware`` is the smallest machine that it runs well on, ``note`` what to know of how it is served, ``unchecked``
+    lists the facts that were not compared with published material.
+    """
 
     id: str
     name: str
     family: str
     architecture: str
+    kind: str
     parameters: int
+    weight_bytes: int
+    dtype: str
     context: int
     license: str
     gated: bool
-    quantization: str | None
+    hardware: str | None
+    quantized: list[QuantizedVariant]
+    chat_template: str | None
+    unchecked: list[Fact]
     tags: list[str]
     description: str
     supported: bool
     why_not: str | None
+    note: str | None
 
     @classmethod
     def of(cls, entry: CatalogEntry) -> ModelView:
@@ -54,15 +69,22 @@ class ModelView(BaseModel):
             name=entry.name,
             family=entry.family,
             architecture=entry.architecture,
+            kind=entry.kind,
             parameters=entry.parameters,
+            weight_bytes=entry.weight_bytes,
+            dtype=entry.dtype,
             context=entry.context,
             license=entry.license,
             gated=entry.gated,
-            quantization=entry.quantization,
+            hardware=entry.hardware.name if entry.hardware else None,
+            quantized=list(entry.quantized),
+            chat_template=entry.chat_template,
+            unchecked=list(entry.unchecked),
             tags=list(entry.tags),
             description=entry.description,
             supported=entry.support.supported,
             why_not=entry.support.why_not,
+            note=entry.support.note,
         )
 
 
@@ -143,7 +165,8 @@ class FitView(BaseModel):
 class Resolution(BaseModel):
     """Facts of a model at a pinned commit, whether it can be launched, and on what.
 
-    ``weight_bytes`` counts the weights alone, ``total_bytes`` every file that a launch fetches.
+    ``weight_bytes`` counts the weights alone, ``total_bytes`` every file that a launch fetches. ``note`` is what to
+    know of how it is served.
     """
 
     model: str
@@ -163,30 +186,31 @@ class Resolution(BaseModel):
     custom_code: bool
     supported: bool
     why_not: str | None
+    note: str | None
     fits: list[FitView]
 
     @classmethod
-    def of(
-        cls, facts: ModelFacts, revision: str, *, total_bytes: int, why_not: str | None, fits: list[Fit]
-    ) -> Resolution:
+    def of(cls, facts: ModelFacts, revision: str, *, total_bytes: int, support: Support, fits: list[Fit]) -> Resolution:
         """The view of ``facts`` and what follows from them."""
+        config = facts.config
         return cls(
             model=facts.id,
             revision=revision,
             commit_sha=facts.sha,
-            architecture=facts.architecture,
-            family=facts.family,
+            architecture=config.architecture,
+            family=config.family,
             parameters=facts.parameters,
             weight_bytes=facts.weight_bytes,
             total_bytes=total_bytes,
-            context=facts.context,
+            context=config.context,
             dtype=facts.dtype,
-            quantization=QuantizationView.model_validate(facts.quantization) if facts.quantization else None,
+            quantization=QuantizationView.model_validate(config.quantization) if config.quantization else None,
             license=facts.license,
             gated=facts.gated,
             has_chat_template=facts.has_chat_template,
-            custom_code=facts.custom_code,
-            supported=why_not is None,
-            why_not=why_not,
+            custom_code=config.custom_code,
+            supported=support.supported,
+            why_not=support.why_not,
+            note=support.note,
             fits=[FitView.of(fit) for fit in fits],
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from control_plane.catalog.architectures import support_of_facts
 from control_plane.catalog.schemas import Resolution, ResolveRequest
+from control_plane.catalog.support import support_of
 from control_plane.context import Context
 from control_plane.downloads.selection import select_files
 from control_plane.hub.ids import parse_revision
@@ -19,11 +19,11 @@ def resolve_model(context: Context, request: ResolveRequest) -> Resolution:
     """
     revision = parse_revision(request.revision)
     facts = resolve(context.settings, parse_model(request.model), revision)
-    support = support_of_facts(facts)
+    support = support_of(facts)
     fits = [
         fit(facts, offer, max_model_len=request.max_model_len, concurrency=request.concurrency)
         for offer in all_offers(dict(context.providers))
     ]
-    fetched = select_files(facts.files) if facts.has_safetensors else []
+    fetched = select_files(facts.files) if facts.has_weights else []
     total = sum(file.size for file in fetched)
-    return Resolution.of(facts, revision, total_bytes=total, why_not=support.why_not, fits=fits)
+    return Resolution.of(facts, revision, total_bytes=total, support=support, fits=fits)

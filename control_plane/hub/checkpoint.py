@@ -6,15 +6,14 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 from control_plane.hub.config import DTYPE_BYTES, ModelConfig
 from control_plane.hub.errors import InvalidRepository
 from control_plane.hub.source import ModelSource, RepositoryFile, parse_object, read_json
+from control_plane.hub.values import mapping
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 INDEX_LIMIT = 50_000_000
 HEADER_LIMIT = 25_000_000
 
@@ -29,6 +28,19 @@ DTYPE_NAMES = {
     "I8": "int8",
     "U8": "uint8",
 }
+
+
+class _Format(NamedTuple):
+    """File names of one way to keep weights."""
+
+    index_file: str
+    single: str
+    pattern: str
+
+
+#: In the order in which the engine looks for them. PyTorch's own files are read as data; nothing in them is run.
+_SAFETENSORS = _Format("model.safetensors.index.json", "model.safetensors", "*.safetensors")
+_PYTORCH = _Format("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -46,44 +58,58 @@ class Checkpoint:
 
 
 def read_checkpoint(source: ModelSource, config: ModelConfig) -> Checkpoint:
-    """Find the safetensors weights of ``source`` and count them.
+    """Find the weights of ``source``, safetensors where there are any, and count them.
 
     :raises InvalidRepository: an index or header that is malformed, or names files that are not there.
     """
     files = {file.path: file for file in source.files}
-    index = read_json(source, INDEX, limit=INDEX_LIMIT) if INDEX in files else None
-    weights = _weight_files(files, index)
+    for layout in (_SAFETENSORS, _PYTORCH):
+        index = read_json(source, layout.index_file, limit=INDEX_LIMIT) if layout.index_file in files else None
+        if weights := _weight_files(files, layout, index):
+            return _counted(source, weights, index, config)
+    return Checkpoint((), None, config.dtype)
+
+
+def _counted(
+    source: ModelSource, weights: tuple[RepositoryFile, ...], index: dict[str, Any] | None, config: ModelConfig
+) -> Checkpoint:
     elements = source.card.elements
-    if elements is None and len(weights) == 1:
+    if elements is None and len(weights) == 1 and weights[0].path.endswith(".safetensors"):
         elements = _count_header(source, weights[0])
     dtype = _prevalent(elements) or config.dtype
     if elements is not None:
         return Checkpoint(weights, _unpacked(elements, config), dtype)
     width = DTYPE_BYTES.get(dtype or "")
-    total = index.get("metadata", {}).get("total_size") if index and isinstance(index.get("metadata"), dict) else None
+    total = mapping(mapping(index).get("metadata")).get("total_size")
+    if total is None and len(weights) == 1:
+        total = weights[0].size  # with a header of some kilobytes
     if width and isinstance(total, int | float) and not config.quantization:
         return Checkpoint(weights, int(total) // width, dtype)
     return Checkpoint(weights, None, dtype)
 
 
-def _weight_files(files: Mapping[str, RepositoryFile], index: dict[str, Any] | None) -> tuple[RepositoryFile, ...]:
-    """The files a loader reads: those of the index, or else model.safetensors, or else all in the top folder.
+def _weight_files(
+    files: Mapping[str, RepositoryFile], layout: _Format, index: dict[str, Any] | None
+) -> tuple[RepositoryFile, ...]:
+    """The files a loader reads: those of the index, or else the single one, or else all in the top folder.
 
     Repositories often carry the same weights twice, in other formats (consolidated.safetensors, original/).
     """
     if index is not None:
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise InvalidRepository(f"{INDEX}: weight_map is not a table of file names.")
+            raise InvalidRepository(f"{layout.index_file}: weight_map is not a table of file names.")
         if missing := sorted(set(weight_map.values()) - files.keys()):
-            raise InvalidRepository(f"{INDEX} names {missing[0][:100]!r}, which the repository does not have.")
+            raise InvalidRepository(
+                f"{layout.index_file} names {missing[0][:100]!r}, which the repository does not have."
+            )
         return tuple(files[name] for name in sorted(set(weight_map.values())))
-    if SINGLE in files:
-        return (files[SINGLE],)
+    if layout.single in files:
+        return (files[layout.single],)
     return tuple(
         file
         for path, file in sorted(files.items())
-        if PurePosixPath(path).suffix == ".safetensors" and "/" not in path and not path.startswith("consolidated")
+        if "/" not in path and fnmatchcase(path, layout.pattern) and not path.startswith("consolidated")
     )
 
 

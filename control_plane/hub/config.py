@@ -1,4 +1,4 @@
-"""config.json → dimensions. The one place that knows what Hugging Face's families call the same thing.
+"""config.json → dimensions. With its neighbours the one place that knows what families call the same thing.
 
 Plain JSON: transformers is never imported, and code that the config points at (``auto_map``) is noted, not run.
 """
@@ -9,19 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from control_plane.hub.attention import AttentionLayer, read_attention
 from control_plane.hub.errors import InvalidRepository
+from control_plane.hub.feed_forward import FeedForward, read_feed_forward
+from control_plane.hub.values import number, text
 
-#: A number above this in a config is nonsense, not a model.
-_LARGEST = 1_000_000_000
-
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "n_heads")
-_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
-_HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim")
-_INNER = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
-_CONTEXT = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx")
-_VOCABULARY = ("vocab_size", "padded_vocab_size")
+_HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model")
+_CONTEXT = (
+    "model_max_length",  # Command-R states less as max_position_embeddings
+    "max_position_embeddings",
+    "n_positions",
+    "seq_length",
+    "max_seq_len",
+    "max_sequence_length",
+    "n_ctx",
+)
+_VOCABULARY = ("padded_vocab_size", "vocab_size")
+#: Families whose configs leave the context out, and what it is then.
+_UNSTATED_CONTEXT = {"falcon": 2048, "RefinedWeb": 2048, "RefinedWebModel": 2048, "bloom": 2048}
 
 #: Bytes per stored number, by the names that torch, config files and safetensors use.
 DTYPE_BYTES = {
@@ -46,27 +51,28 @@ class Quantization:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a config.json says, in common terms; ``None`` where it says nothing.
+    """What a config.json says, in common terms; ``None`` or empty where it says nothing.
 
-    ``context`` is in tokens, stretched as the rotary scaling says.
+    ``context`` is in tokens, stretched as the rotary scaling says; ``attention`` has one entry per layer that has any.
     ``custom_code`` is true where the config points at Python files of the repository.
     """
 
     architectures: tuple[str, ...]
     family: str | None
     context: int | None
-    hidden_size: int | None
-    intermediate_size: int | None
-    layers: int | None
-    heads: int | None
-    kv_heads: int | None
-    head_dim: int | None
     vocabulary: int | None
+    hidden_size: int | None
+    attention: tuple[AttentionLayer, ...]
+    feed_forward: FeedForward | None
     dtype: str | None
     quantization: Quantization | None
     rope_type: str
-    activation: str | None
     custom_code: bool
+
+    @property
+    def architecture(self) -> str | None:
+        """The class name that the config puts first."""
+        return self.architectures[0] if self.architectures else None
 
 
 def read_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -76,25 +82,19 @@ def read_config(config: Mapping[str, Any]) -> ModelConfig:
 
     :raises InvalidRepository: a value of the wrong type or beyond reason.
     """
-    text = config.get("text_config")
-    numbers: Mapping[str, Any] = {**config, **text} if isinstance(text, Mapping) else config
-    hidden, heads = _number(numbers, _HIDDEN), _number(numbers, _HEADS)
-    inferred_head_dim = hidden // heads if hidden and heads else None
+    language = config.get("text_config")
+    numbers: Mapping[str, Any] = {**config, **language} if isinstance(language, Mapping) else config
     return ModelConfig(
         architectures=_names(config.get("architectures")),
-        family=_text(config, "model_type"),
+        family=text(config, "model_type"),
         context=_context(numbers),
-        hidden_size=hidden,
-        intermediate_size=_number(numbers, _INNER),
-        layers=_number(numbers, _LAYERS),
-        heads=heads,
-        kv_heads=_kv_heads(numbers, heads),
-        head_dim=_number(numbers, _HEAD_DIM) or inferred_head_dim,
-        vocabulary=_number(numbers, _VOCABULARY),
+        vocabulary=number(numbers, _VOCABULARY),
+        hidden_size=number(numbers, _HIDDEN),
+        attention=read_attention(numbers),
+        feed_forward=read_feed_forward(numbers),
         dtype=_dtype(numbers),
         quantization=read_quantization(config.get("quantization_config")),
         rope_type=_rope_type(_rope(numbers)),
-        activation=_text(numbers, "hidden_act"),
         custom_code="auto_map" in config,
     )
 
@@ -105,8 +105,8 @@ def read_quantization(value: Any) -> Quantization | None:
         return None
     if not isinstance(value, Mapping):
         raise InvalidRepository("config.json: quantization_config is not an object.")
-    method = _text(value, "quant_method") or _text(value, "quant_type") or "unknown"
-    return Quantization(method.lower(), _number(value, ("bits", "w_bit")))
+    method = text(value, "quant_method") or text(value, "quant_type") or "unknown"
+    return Quantization(method.lower(), number(value, ("bits", "w_bit")))
 
 
 def _rope(numbers: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,7 +118,9 @@ def _rope(numbers: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rope_type(rope: Mapping[str, Any]) -> str:
-    return _text(rope, "rope_type") or _text(rope, "type") or "default"
+    """The scaling's name; ``su`` is what Phi-3 called longrope at first."""
+    name = text(rope, "rope_type") or text(rope, "type") or "default"
+    return "longrope" if name == "su" else name
 
 
 def _context(numbers: Mapping[str, Any]) -> int | None:
@@ -127,50 +129,23 @@ def _context(numbers: Mapping[str, Any]) -> int | None:
     With ``linear`` and ``llama3`` scaling the stated maximum is the stretched one already; with ``dynamic`` it is the
     one before; with ``yarn`` it is seen either way.
     """
-    stated, rope = _number(numbers, _CONTEXT), _rope(numbers)
+    stated, rope = number(numbers, _CONTEXT), _rope(numbers)
+    if stated is None:
+        return _UNSTATED_CONTEXT.get(str(numbers.get("model_type")))
     factor = rope.get("factor", 1.0)
-    if stated is None or isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1000:
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1000:
         return stated
     if _rope_type(rope) == "dynamic":
         return int(stated * factor)
     if _rope_type(rope) == "yarn":
         name = ("original_max_position_embeddings",)
-        return max(stated, int((_number(numbers, name) or _number(rope, name) or stated) * factor))
+        return max(stated, int((number(numbers, name) or number(rope, name) or stated) * factor))
     return stated
 
 
-def _kv_heads(numbers: Mapping[str, Any], heads: int | None) -> int | None:
-    """Falcon, GPTBigCode and ChatGLM say ``multi_query`` and give no number, or one that only counts with it."""
-    if numbers.get("multi_query") is True and numbers.get("new_decoder_architecture") is not True:
-        return 1
-    attention = numbers.get("attn_config")
-    if isinstance(attention, Mapping) and (nested := _number(attention, ("kv_n_heads",))):
-        return nested
-    return _number(numbers, _KV_HEADS) or heads
-
-
-def _number(values: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """The first of ``names`` that has a value, a whole number from 1 up."""
-    for name in names:
-        value = values.get(name)
-        if value is None or isinstance(value, list):  # a list: one number per layer (DeciLM, OpenELM)
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
-            raise InvalidRepository(f"config.json: {name} is {str(value)[:50]!r}, not a sensible whole number.")
-        return value
-    return None
-
-
 def _dtype(values: Mapping[str, Any]) -> str | None:
-    name = _text(values, "dtype") or _text(values, "torch_dtype")
+    name = text(values, "dtype") or text(values, "torch_dtype")
     return name.removeprefix("torch.") if name else None
-
-
-def _text(values: Mapping[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRepository(f"config.json: {name} is not text.")
-    return value[:100] if value else None
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control_plane.hub.checkpoint import read_checkpoint
 from control_plane.hub.config import ModelConfig, Quantization, read_config, read_quantization
@@ -20,41 +20,23 @@ _CHAT_TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
 class ModelFacts:
     """What is known of one model at one commit; ``None`` where its files do not say.
 
-    Sizes in bytes, ``context`` in tokens. ``weight_bytes`` counts the safetensors files that a loader reads, 0 if there
-    are none. ``custom_code`` notes that the repository wants its own Python run; Slipway never does.
+    ``weight_bytes`` counts the files that a loader reads, 0 if there are none; ``dtype`` is that of most of their
+    numbers. ``config.custom_code`` notes that the repository wants its own Python run; Slipway never does.
     """
 
     id: str
     sha: str
-    architectures: tuple[str, ...]
-    family: str | None
+    config: ModelConfig
     parameters: int | None
     weight_bytes: int
-    context: int | None
-    hidden_size: int | None
-    intermediate_size: int | None
-    layers: int | None
-    heads: int | None
-    kv_heads: int | None
-    head_dim: int | None
-    vocabulary: int | None
     dtype: str | None
-    quantization: Quantization | None
     license: str | None
     gated: bool
-    rope_type: str
-    activation: str | None
     has_chat_template: bool
-    custom_code: bool
     files: tuple[RepositoryFile, ...] = field(repr=False)
 
     @property
-    def architecture(self) -> str | None:
-        """The class name that the config puts first."""
-        return self.architectures[0] if self.architectures else None
-
-    @property
-    def has_safetensors(self) -> bool:
+    def has_weights(self) -> bool:
         """Whether there are weights that can be loaded without running code."""
         return self.weight_bytes > 0
 
@@ -69,30 +51,18 @@ def read_facts(model: str, source: ModelSource) -> ModelFacts:
     if "config.json" not in paths:
         raise _not_a_model(model, paths)
     config = read_config(read_json(source, "config.json", limit=CONFIG_LIMIT))
+    config = replace(config, quantization=_quantization(source, config, paths))
     checkpoint = read_checkpoint(source, config)
     return ModelFacts(
         id=model,
         sha=source.sha,
-        architectures=config.architectures,
-        family=config.family,
+        config=config,
         parameters=checkpoint.parameters,
         weight_bytes=checkpoint.bytes,
-        context=config.context,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        layers=config.layers,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        vocabulary=config.vocabulary,
         dtype=checkpoint.dtype,
-        quantization=_quantization(source, config, paths),
         license=source.card.license,
         gated=source.card.gated,
-        rope_type=config.rope_type,
-        activation=config.activation,
-        has_chat_template=_has_chat_template(source, paths),
-        custom_code=config.custom_code,
+        has_chat_template=has_chat_template(source),
         files=source.files,
     )
 
@@ -107,7 +77,9 @@ def _quantization(source: ModelSource, config: ModelConfig, paths: set[str]) -> 
     return None
 
 
-def _has_chat_template(source: ModelSource, paths: set[str]) -> bool:
+def has_chat_template(source: ModelSource) -> bool:
+    """Whether the repository says itself how a conversation becomes a prompt."""
+    paths = {file.path for file in source.files}
     if paths & _CHAT_TEMPLATE_FILES:
         return True
     if "tokenizer_config.json" not in paths:

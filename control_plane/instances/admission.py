@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control_plane.catalog.architectures import support_of_facts
+from control_plane.catalog.support import support_of
 from control_plane.context import Context
 from control_plane.errors import Invalid
 from control_plane.hub import service as hub
@@ -55,7 +55,7 @@ def admit(context: Context, request: LaunchRequest) -> Admission:
     """
     revision = parse_revision(request.revision)
     facts = hub.resolve(context.settings, hub.parse_model(request.model), revision)
-    support = support_of_facts(facts)
+    support = support_of(facts)
     if not support.supported:
         raise NotServed(f"{facts.id} cannot be launched. {support.why_not}")
     offers = _offers(context, request.hardware)

@@ -8,22 +8,23 @@ The figures follow the engine's own plan, so that "it fits" on the launch page i
     └─ the rest ── × share (0.3 on a CPU, which others use too; 0.9 on a GPU) ──┐
        ├─ activations    the widest layer for one step's tokens, and logits; on │ at most
        │                 a GPU also what it keeps of each request               │
-       └─ key/value cache  blocks of 32 tokens                                  ┘ this
+       └─ key/value cache  blocks of 32 tokens; see cache.py                    ┘ this
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from control_plane.hub.config import DTYPE_BYTES
-from control_plane.hub.facts import ModelFacts
+from control_plane.hub.architectures import get_architectures
+from control_plane.hub.attention import AttentionLayer
+from control_plane.hub.config import DTYPE_BYTES, ModelConfig
+from control_plane.hub.feed_forward import FeedForward
 from control_plane.providers.base import HardwareOffer
+from control_plane.sizing.cache import BLOCK_SIZE, STEP_TOKENS, CacheLayout
 
-#: A step of the engine at its default settings: tokens, and sequences that are sampled from.
-STEP_TOKENS = 2048
+#: Sequences that a step of the engine samples from, at its default settings.
 STEP_SEQUENCES = 64
-#: Tokens in a block of the key/value cache.
-BLOCK_SIZE = 32
 #: How many parts attention divides a context into at most, on a GPU.
 MAX_SPLITS = 128
 #: The shortest context that is worth launching with, where the whole one does not fit.
@@ -79,54 +80,66 @@ class Fit:
     why_not: str | None
 
 
-def compute_width(facts: ModelFacts, offer: HardwareOffer) -> int:
-    """Bytes per number in the dtype that the engine computes in on ``offer``.
+class Model(Protocol):
+    """What is planned with: facts of a checkpoint, or an entry of the catalog.
+
+    ``weight_bytes`` is the size of the stored weights, 0 if there are none; ``dtype`` that of most of their numbers.
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def dtype(self) -> str | None: ...
+
+
+def compute_width(dtype: str | None, offer: HardwareOffer) -> int:
+    """Bytes per number in the dtype that the engine computes in on ``offer``, for weights stored in ``dtype``.
 
     That is the stored dtype where the device computes it well. A CPU gains nothing from float16, and without bfloat16
     instructions nothing from bfloat16: there both become float32, and so the weights grow when they are loaded.
     """
-    if offer.accelerator == "cpu" and not (facts.dtype == "bfloat16" and offer.native_bfloat16):
+    if offer.accelerator == "cpu" and not (dtype == "bfloat16" and offer.native_bfloat16):
         return 4
-    return 4 if facts.dtype == "float32" else 2
+    return 4 if dtype == "float32" else 2
 
 
-def kv_bytes_per_token(facts: ModelFacts, width: int) -> int | None:
-    """Keys and values of one token over all layers; None where the config does not say how many there are."""
-    if not (facts.layers and facts.kv_heads and facts.head_dim):
-        return None
-    return 2 * facts.layers * facts.kv_heads * facts.head_dim * width
-
-
-def fit(facts: ModelFacts, offer: HardwareOffer, *, max_model_len: int | None = None, concurrency: int = 1) -> Fit:
-    """Plan ``facts`` onto ``offer``.
+def fit(model: Model, offer: HardwareOffer, *, max_model_len: int | None = None, concurrency: int = 1) -> Fit:
+    """Plan ``model`` onto ``offer``.
 
     :param max_model_len: context in tokens; by default the model's own, cut to what fits.
     :param concurrency: requests of that length that must fit at once.
     """
-    if not facts.has_safetensors:
-        return _refused(offer, "There are no safetensors weights, so their size is unknown.")
-    width = compute_width(facts, offer)
-    per_token, activations = kv_bytes_per_token(facts, width), _activations(facts, width)
-    wanted = max_model_len or facts.context or USEFUL_CONTEXT
-    if per_token is None or activations is None:
+    if not model.weight_bytes:
+        return _refused(offer, "There are no weights that could be loaded, so their size is unknown.")
+    width, config = compute_width(model.dtype, offer), model.config
+    step = _Step.of(config)
+    wanted = max_model_len or config.context or USEFUL_CONTEXT
+    if step is None:
         return _refused(offer, "config.json does not say enough to estimate memory (layers, heads, sizes).")
-    if max_model_len and facts.context and max_model_len > facts.context:
-        return _refused(offer, f"The model's context is {facts.context:,} tokens, less than {max_model_len:,}.")
+    if max_model_len and config.context and max_model_len > config.context:
+        return _refused(offer, f"The model's context is {config.context:,} tokens, less than {max_model_len:,}.")
 
     device = _CPU if offer.accelerator == "cpu" else _GPU
+    cache = CacheLayout.of(_kept_layers(config))
+    activations = step.bytes(width)
     if device is _GPU:
-        activations += _device_state(facts, width, wanted)
-    weights = facts.weight_bytes * max(1, width // DTYPE_BYTES.get(facts.dtype or "", width))
+        activations += step.device_state(width, wanted, len(cache.windows))
+    weights = model.weight_bytes * width // DTYPE_BYTES.get(model.dtype or "", width)
     usable = offer.memory_bytes // max(1, offer.accelerator_count)  # one engine computes on one device
     rest = usable - device.overhead - weights
-    blocks = max(0, int(rest * device.share) - activations) // (BLOCK_SIZE * per_token)
-    capacity = blocks // concurrency * BLOCK_SIZE
+    block = BLOCK_SIZE * cache.elements_per_token * width
+    blocks = max(0, int(rest * device.share) - activations) // block
+    capacity = cache.longest(blocks // concurrency, wanted)
 
-    planned = wanted if max_model_len else min(wanted, max(capacity, min(wanted, USEFUL_CONTEXT)))
-    blocks_each = -(-planned // BLOCK_SIZE)
+    planned = wanted if max_model_len else max(capacity, min(wanted, USEFUL_CONTEXT))
+    blocks_each = cache.blocks(planned)
     memory = Memory(
         weights=weights,
-        kv_cache=concurrency * blocks_each * BLOCK_SIZE * per_token,
+        kv_cache=concurrency * blocks_each * block,
         activations=activations,
         overhead=device.overhead,
     )
@@ -135,27 +148,58 @@ def fit(facts: ModelFacts, offer: HardwareOffer, *, max_model_len: int | None = 
     return Fit(offer, fits, memory, planned, sequences, None if fits else _why_not(memory, usable, device, rest))
 
 
-def _activations(facts: ModelFacts, width: int) -> int | None:
-    """Bytes of one step: the widest layer for its tokens, and six copies of float32 logits for sampling."""
-    if not (facts.hidden_size and facts.intermediate_size and facts.vocabulary and facts.heads):
-        return None
-    if not (facts.kv_heads and facts.head_dim):
-        return None
-    return STEP_TOKENS * _elements_per_token(facts) * width + STEP_SEQUENCES * facts.vocabulary * 4 * 6
+def _kept_layers(config: ModelConfig) -> tuple[AttentionLayer, ...]:
+    """The layers as the cache keeps them: what is served through Transformers keeps all tokens, windows or not."""
+    if config.architecture in get_architectures().fallback:
+        return tuple(layer._replace(window=None) for layer in config.attention)
+    return config.attention
 
 
-def _elements_per_token(facts: ModelFacts) -> int:
-    hidden, intermediate, head_dim = facts.hidden_size or 0, facts.intermediate_size or 0, facts.head_dim or 0
-    qkv = ((facts.heads or 0) + 2 * (facts.kv_heads or 0)) * head_dim
-    return 4 * hidden + 2 * qkv + 4 * intermediate
+@dataclass(frozen=True)
+class _Step:
+    """What a step holds besides weights and cache; ``elements``: of one token in the widest layer, at once."""
+
+    vocabulary: int
+    elements: int
+    queries: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> _Step | None:
+        """None where the config does not say enough."""
+        if not (config.hidden_size and config.feed_forward and config.vocabulary and config.attention):
+            return None
+        widest = max(*map(_attention_elements, config.attention), _feed_forward_elements(config.feed_forward))
+        queries = max(map(_query_elements, config.attention))
+        return cls(config.vocabulary, 6 * config.hidden_size + widest, queries)
+
+    def bytes(self, width: int) -> int:
+        """The widest layer for a step's tokens, and six copies of float32 logits for sampling."""
+        return STEP_TOKENS * self.elements * width + STEP_SEQUENCES * self.vocabulary * 4 * 6
+
+    def device_state(self, width: int, context: int, tables: int) -> int:
+        """What a GPU holds for all sequences besides: the graphs' own activations, scratch of attention over split
+        contexts (an eighth more, for two numbers per head), tokens and two copies of each of the block tables."""
+        partial = self.queries * 9 // 8 * MAX_SPLITS * 4
+        row = 4 * (context + 2 * tables * -(-context // BLOCK_SIZE))
+        return STEP_SEQUENCES * (self.elements * width + partial + row)
 
 
-def _device_state(facts: ModelFacts, width: int, context: int) -> int:
-    """Bytes that a GPU holds for all sequences besides: the graphs' own activations, scratch of attention over split
-    contexts, tokens and two copies of the block table."""
-    partial = (facts.heads or 0) * MAX_SPLITS * ((facts.head_dim or 0) + 2) * 4
-    row = 4 * (context + 2 * -(-context // BLOCK_SIZE))
-    return STEP_SEQUENCES * (_elements_per_token(facts) * width + partial + row)
+def _query_elements(layer: AttentionLayer) -> int:
+    width = layer.latent.rank + layer.latent.rope_dim if layer.latent else layer.head_dim
+    return layer.heads * width
+
+
+def _attention_elements(layer: AttentionLayer) -> int:
+    if layer.latent:
+        expanded = layer.latent.nope_dim + layer.latent.rope_dim + layer.latent.value_dim
+        return 2 * _query_elements(layer) + layer.heads * expanded
+    return 2 * (layer.heads + 2 * layer.kv_heads) * layer.head_dim
+
+
+def _feed_forward_elements(part: FeedForward) -> int:
+    """Of the dense layers or the mixture, whichever is wider: input and result of both halves of a gated projection."""
+    mixture = 4 * (part.shared + part.top_k * part.expert_inner) + 2 * part.experts
+    return max((4 if part.gated else 2) * part.dense, mixture)
 
 
 def _why_not(memory: Memory, usable: int, device: _Device, rest: int) -> str:

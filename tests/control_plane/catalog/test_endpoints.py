@@ -17,6 +17,7 @@ from control_plane.catalog.catalog import get_catalog
 from control_plane.context import Context
 from control_plane.problems import install_error_handlers
 from control_plane.providers.base import HardwareOffer
+from control_plane.sizing.machines import MACHINES
 from tests.hub import HubServer, models
 from tests.support.accounts import admin, browser, context
 
@@ -79,7 +80,12 @@ def test_the_catalog_is_listed_searched_and_paged(admin: TestClient) -> None:
 
     found = admin.get("/models", params={"q": "qwen3", "max_parameters": 5_000_000_000, "gated": "false"}).json()
     assert {item["family"] for item in found["items"]} == {"Qwen"}
-    assert all(not item["supported"] and "not served yet" in item["why_not"] for item in found["items"])
+    assert all(item["supported"] and item["why_not"] is None for item in found["items"])
+    small = next(item for item in found["items"] if item["id"] == "Qwen/Qwen3-0.6B")
+    assert (small["kind"], small["weight_bytes"]) == ("chat", 2 * small["parameters"])
+    assert small["hardware"] in {machine.name for machine in MACHINES}
+    assert {"id": "Qwen/Qwen3-0.6B-FP8", "method": "fp8"} in small["quantized"]
+    assert "gated" in small["unchecked"]
 
     paged: list[str] = []
     cursor: dict[str, str] = {}
@@ -136,11 +142,16 @@ def test_resolve_tells_facts_and_fits(admin: TestClient, hub: HubServer, tmp_pat
 
 def test_resolve_is_honest_about_what_is_not_served(admin: TestClient, hub: HubServer, tmp_path: Path) -> None:
     hub.add_repo("org/other", models.unsupported_model(tmp_path / "other"))
-    hub.add_repo("org/pickle", models.pickle_model(tmp_path / "pickle"))
-    for model, reason in (("org/other", "RwkvForCausalLM"), ("org/pickle", "safetensors")):
-        found = resolve(admin, model=model).json()
-        assert found["supported"] is False
-        assert reason in found["why_not"]
+    found = resolve(admin, model="org/other").json()
+    assert found["supported"] is False
+    assert "RwkvForCausalLM is a state-space or recurrent model" in found["why_not"]
+    assert not hub.requests_for("*.safetensors")
+
+    fallback = models.tiny_llama(tmp_path / "fallback", architectures=["Glm4MoeForCausalLM"], model_type="glm4_moe")
+    hub.add_repo("org/fallback", fallback)
+    found = resolve(admin, model="org/fallback").json()
+    assert (found["supported"], found["why_not"]) == (True, None)
+    assert "through Transformers" in found["note"]
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import snapshot_download
 
 from control_plane.errors import SlipwayError
 from control_plane.hub import errors
-from control_plane.hub.config import Quantization, read_config
+from control_plane.hub.attention import AttentionLayer
+from control_plane.hub.feed_forward import FeedForward
 from control_plane.hub.ids import ModelId
 from control_plane.hub.service import parse_model, resolve
 from control_plane.settings import Settings
@@ -33,13 +33,21 @@ def test_facts_of_a_llama(hub: HubServer, settings: Settings, tmp_path: Path, sh
 
     facts = resolve(settings, TINY)
 
-    assert (facts.id, facts.sha, facts.architectures, facts.family) == ("org/tiny", sha, ("LlamaForCausalLM",), "llama")
+    assert (facts.id, facts.sha) == ("org/tiny", sha)
+    assert (facts.config.architectures, facts.config.family) == (("LlamaForCausalLM",), "llama")
     assert facts.parameters == TINY_PARAMETERS
     assert facts.weight_bytes == sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
-    assert (facts.context, facts.hidden_size, facts.layers, facts.kv_heads, facts.head_dim) == (512, 64, 2, 2, 16)
-    assert (facts.dtype, facts.license, facts.gated, facts.quantization) == ("float32", "apache-2.0", False, None)
+    assert (facts.config.context, facts.config.hidden_size) == (512, 64)
+    assert facts.config.attention == (AttentionLayer(heads=4, kv_heads=2, head_dim=16),) * 2
+    assert facts.config.feed_forward == FeedForward(128)
+    assert (facts.dtype, facts.license, facts.gated, facts.config.quantization) == (
+        "float32",
+        "apache-2.0",
+        False,
+        None,
+    )
     assert facts.has_chat_template
-    assert not facts.custom_code
+    assert not facts.config.custom_code
     by_path = {file.path: file for file in facts.files}
     assert by_path.keys() == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     weights = next(path for path in by_path if path.startswith("model") and path.endswith(".safetensors"))
@@ -67,7 +75,7 @@ def test_a_revision_is_pinned(hub: HubServer, settings: Settings, tmp_path: Path
 
     assert (resolve(settings, TINY).sha, resolve(settings, TINY, "refs/pr/1").sha) == (second, second)
     old = resolve(settings, TINY, first)
-    assert (old.sha, old.context) == (first, 512)
+    assert (old.sha, old.config.context) == (first, 512)
     assert all(first in r.path or second in r.path for r in hub.requests_for("*/resolve/*"))
     with pytest.raises(errors.RevisionNotFound, match="v2"):
         resolve(settings, TINY, "v2")
@@ -77,16 +85,26 @@ def test_nothing_of_a_repository_is_executed(hub: HubServer, settings: Settings,
     marker = tmp_path / "executed"
     hub.add_repo("org/surprise", models.custom_code_model(tmp_path / "surprise", marker))
     facts = resolve(settings, ModelId.parse("org/surprise"))
-    assert facts.custom_code
-    assert facts.architecture == "SurpriseForCausalLM"
+    assert facts.config.custom_code
+    assert facts.config.architecture == "SurpriseForCausalLM"
     assert not marker.exists()
     assert not hub.requests_for("*.py")
 
 
-def test_weights_that_need_unpickling_do_not_count(hub: HubServer, settings: Settings, tmp_path: Path) -> None:
-    hub.add_repo("org/pickle", models.pickle_model(tmp_path / "pickle"))
+def test_pytorch_files_are_the_weights_where_there_are_no_others(
+    hub: HubServer, settings: Settings, tmp_path: Path
+) -> None:
+    folder = models.pickle_model(tmp_path / "pickle")
+    size = (folder / "pytorch_model.bin").stat().st_size
+    hub.add_repo("org/pickle", folder)
     facts = resolve(settings, ModelId.parse("org/pickle"))
-    assert (facts.has_safetensors, facts.weight_bytes) == (False, 0)
+    assert (facts.has_weights, facts.weight_bytes, facts.dtype) == (True, size, "float32")
+    assert facts.parameters == pytest.approx(TINY_PARAMETERS, rel=0.05)
+    assert not hub.requests_for("*.bin")
+
+    (folder / "pytorch_model.bin").rename(folder / "weights.pth")
+    hub.add_repo("org/nothing", folder)
+    assert not resolve(settings, ModelId.parse("org/nothing")).has_weights
 
 
 def test_gates_and_tokens(hub: HubServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,39 +204,9 @@ def test_offline_reads_the_cache_and_nothing_else(
 
     for revision in ("main", sha):
         facts = resolve(settings, TINY, revision)
-        assert (facts.sha, facts.weight_bytes, facts.context) == (sha, online.weight_bytes, 512)
+        assert (facts.sha, facts.weight_bytes, facts.config.context) == (sha, online.weight_bytes, 512)
         assert (facts.parameters, facts.license) == (TINY_PARAMETERS, "apache-2.0")
     for model, revision in (("org/other", "main"), ("org/tiny", "v9"), ("org/tiny", "b" * 40)):
         with pytest.raises(errors.NotInCache):
             resolve(settings, ModelId.parse(model), revision)
     assert hub.requests == []
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (
-            {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},
-            {"hidden_size": 768, "layers": 12, "kv_heads": 12, "head_dim": 64, "context": 1024},
-        ),
-        ({"hidden_size": 4544, "num_attention_heads": 71, "multi_query": True}, {"kv_heads": 1, "head_dim": 64}),
-        (
-            {"hidden_size": 8192, "num_attention_heads": 128, "num_kv_heads": 8, "new_decoder_architecture": True}
-            | {"multi_query": True},
-            {"kv_heads": 8},
-        ),
-        ({"hidden_size": 1024, "num_attention_heads": 16, "head_dim": 128}, {"head_dim": 128, "kv_heads": 16}),
-        (
-            {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {"num_hidden_layers": 34}},
-            {"layers": 34, "architectures": ("Gemma3ForConditionalGeneration",)},
-        ),
-        ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}),
-        ({"torch_dtype": "torch.float16"}, {"dtype": "float16"}),
-        ({"quantization_config": {"quant_method": "GPTQ", "bits": 4}}, {"quantization": Quantization("gptq", 4)}),
-        ({"d_model": 4096, "attn_config": {"kv_n_heads": 8}, "n_heads": 32}, {"kv_heads": 8, "hidden_size": 4096}),
-        ({"num_key_value_heads": [4, 8], "num_attention_heads": 64}, {"kv_heads": 64}),
-    ],
-)
-def test_families_spell_the_same_thing_differently(config: dict[str, Any], expected: dict[str, Any]) -> None:
-    read = read_config(config)
-    assert {name: getattr(read, name) for name in expected} == expected

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.hub.facts import ModelFacts
+from control_plane.hub.config import ModelConfig, read_config
 from control_plane.providers.base import HardwareOffer
-from control_plane.sizing.memory import Memory, fit, kv_bytes_per_token
-from serving_image.models.config import DecoderConfig
-from serving_image.models.rotary import RotaryConfig
+from control_plane.sizing.cache import CacheLayout
+from control_plane.sizing.memory import Memory, fit
+from serving_image.models.registry import ModelFolder
 from serving_image.options import EngineOptions
 from serving_image.runtime.memory import plan_kv_cache
 
 GIB = 1 << 30
 
-LLAMA_8B = ModelFacts(
-    id="org/llama-8b",
-    sha="a" * 40,
-    architectures=("LlamaForCausalLM",),
-    family="llama",
-    parameters=8_030_261_248,
-    weight_bytes=16_060_522_496,
-    context=131_072,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    layers=32,
-    heads=32,
-    kv_heads=8,
-    head_dim=128,
-    vocabulary=128_256,
-    dtype="bfloat16",
-    quantization=None,
-    license="llama3.1",
-    gated=True,
-    rope_type="llama3",
-    activation="silu",
-    has_chat_template=True,
-    custom_code=False,
-    files=(),
-)
+LLAMA_8B_CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128_256,
+    "max_position_embeddings": 131_072,
+}
+
+
+class Planned(NamedTuple):
+    """What sizing asks of a model."""
+
+    config: ModelConfig
+    weight_bytes: int
+    dtype: str | None = "bfloat16"
+
+
+LLAMA_8B = Planned(read_config(LLAMA_8B_CONFIG), 16_060_522_496)
 
 
 def offer(memory_bytes: int, accelerator: str = "NVIDIA H200", count: int = 1) -> HardwareOffer:
@@ -54,15 +54,14 @@ def test_llama_8b_by_hand() -> None:
     """On an 80 GiB GPU in bfloat16.
 
     Keys and values: 2 × 32 layers × 8 heads × 128 × 2 bytes = 131,072 bytes a token; 32 tokens a block = 4 MiB.
-    A step: 2048 tokens × (4·4096 + 2·(32 + 2·8)·128 + 4·14336) × 2 bytes, and 64 × 128256 × 24 bytes of logits.
-    Besides, for 64 sequences: as much as a token of a step, 128 parts of (128 + 2) × 4 bytes for each of 32 heads, and
-    4 bytes for each of 8192 tokens and for each of 2 × 256 blocks.
+    A step: 2048 tokens × (6·4096 + 4·14336) × 2 bytes, the feed-forward part being the widest, and 64 × 128256 × 24
+    bytes of logits. Besides, for 64 sequences: as much as a token of a step, 128 parts of 9/8 × 128 × 4 bytes for each
+    of 32 heads, and 4 bytes for each of 8192 tokens and for each of 2 × 256 blocks.
     """
-    assert kv_bytes_per_token(LLAMA_8B, 2) == 131_072
-    activations = 2048 * (16_384 + 12_288 + 57_344) * 2 + 64 * 128_256 * 24
-    assert activations == 549_322_752
-    activations += 64 * (86_016 * 2 + 128 * 130 * 4 * 32 + 4 * 8192 + 4 * 512)
-    assert activations == 698_875_904
+    activations = 2048 * (24_576 + 57_344) * 2 + 64 * 128_256 * 24
+    assert activations == 532_545_536
+    activations += 64 * (81_920 * 2 + 128 * 144 * 4 * 32 + 4 * 8192 + 4 * 512)
+    assert activations == 696_254_464
 
     found = fit(LLAMA_8B, offer(80 * GIB), max_model_len=8192, concurrency=4)
 
@@ -70,13 +69,13 @@ def test_llama_8b_by_hand() -> None:
     assert found.memory == Memory(
         weights=16_060_522_496, kv_cache=4 * 8192 * 131_072, activations=activations, overhead=700 << 20
     )
-    # (80 GiB − 16,060,522,496 − 734,003,200) × 0.9 − 698,875,904 = 61,495,462,297 bytes: 14,661 blocks, 256 a sequence.
-    assert found.max_sequences == 14_661 // 256 == 57
+    # (80 GiB − 16,060,522,496 − 734,003,200) × 0.9 − 696,254,464 = 61,498,083,737 bytes: 14,662 blocks, 256 a sequence.
+    assert found.max_sequences == 14_662 // 256 == 57
     assert (found.max_model_len, found.why_not) == (8192, None)
 
 
 def test_a_small_gpu_gets_a_shorter_context_or_says_why_not() -> None:
-    """Of 24 GiB are left (25,769,803,776 − 16,060,522,496 − 734,003,200) × 0.9 − 732,299,264 bytes: 1751 blocks."""
+    """Of 24 GiB are left (25,769,803,776 − 16,060,522,496 − 734,003,200) × 0.9 − 729,677,824 bytes: 1751 blocks."""
     default = fit(LLAMA_8B, offer(24 * GIB))
     assert (default.fits, default.max_model_len, default.max_sequences) == (True, 1751 * 32, 1)
     assert fit(LLAMA_8B, offer(24 * GIB), concurrency=4).max_model_len == 1751 // 4 * 32
@@ -96,7 +95,7 @@ def test_processors_compute_in_float32_what_they_cannot_do_well(
     stored: str, native_bfloat16: bool, growth: int
 ) -> None:
     cpu = replace(offer(128 * GIB, "cpu", 0), native_bfloat16=native_bfloat16)
-    found = fit(replace(LLAMA_8B, dtype=stored), cpu, max_model_len=4096)
+    found = fit(LLAMA_8B._replace(dtype=stored), cpu, max_model_len=4096)
     assert found.memory is not None
     assert found.memory.weights == growth * LLAMA_8B.weight_bytes
     assert found.memory.kv_cache == 4096 * growth * 131_072
@@ -107,12 +106,12 @@ def test_one_engine_uses_one_device() -> None:
 
 
 def test_what_cannot_be_estimated_is_said() -> None:
-    for facts, reason in (
-        (replace(LLAMA_8B, weight_bytes=0), "safetensors"),
-        (replace(LLAMA_8B, layers=None), "config.json"),
-        (replace(LLAMA_8B, vocabulary=None), "config.json"),
+    for model, reason in (
+        (LLAMA_8B._replace(weight_bytes=0), "no weights"),
+        (LLAMA_8B._replace(config=replace(LLAMA_8B.config, attention=())), "config.json"),
+        (LLAMA_8B._replace(config=replace(LLAMA_8B.config, vocabulary=None)), "config.json"),
     ):
-        found = fit(facts, offer(80 * GIB))
+        found = fit(model, offer(80 * GIB))
         assert (found.fits, found.memory) == (False, None)
         assert reason in (found.why_not or "")
     beyond = fit(LLAMA_8B, offer(80 * GIB), max_model_len=200_000)
@@ -142,31 +141,58 @@ def test_more_memory_never_fits_less(memory: int, length: int | None, concurrenc
         assert small[2] <= large[2]
 
 
+def test_windows_make_long_contexts_cheap() -> None:
+    """Gemma 3's kind: five layers of six see 1024 tokens. Groups: one of full layers, five of windowed ones, each of 4.
+
+    A windowed group holds (1024 + 2048 − 3) // 32 + 2 = 97 blocks at most, a full one 1024 for 32,768 tokens.
+    """
+    stated = {"model_type": "gemma3_text", "num_hidden_layers": 24, "sliding_window": 1024}
+    model = LLAMA_8B._replace(config=read_config(LLAMA_8B_CONFIG | stated))
+    found = fit(model, offer(80 * GIB), max_model_len=32_768)
+    block = 32 * 4 * 2 * 8 * 128 * 2
+    assert found.memory is not None
+    assert found.memory.kv_cache == (1024 + 5 * 97) * block
+    assert CacheLayout.of(model.config.attention).blocks(32_768) == 1509
+
+    through_transformers = model._replace(config=replace(model.config, architectures=("VaultGemmaForCausalLM",)))
+    whole = fit(through_transformers, offer(80 * GIB), max_model_len=32_768)
+    assert whole.memory is not None
+    assert whole.memory.kv_cache == 32_768 * 24 * 2 * 8 * 128 * 2
+
+
+#: Of every kind of attention and feed-forward part: what memory follows from.
+SHAPES: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {},
+    "MistralForCausalLM": {"model_type": "mistral", "sliding_window": 4096},
+    "Gemma2ForCausalLM": {"model_type": "gemma2", "sliding_window": 1024, "head_dim": 256, "num_hidden_layers": 26},
+    "Gemma3ForCausalLM": {"model_type": "gemma3_text", "sliding_window": 512, "head_dim": 256}
+    | {"num_hidden_layers": 26, "rope_local_base_freq": 1e4},
+    "MixtralForCausalLM": {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2},
+    "Qwen2MoeForCausalLM": {"model_type": "qwen2_moe", "num_experts": 60, "num_experts_per_tok": 4}
+    | {"moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632, "norm_topk_prob": False},
+    "GPT2LMHeadModel": {"model_type": "gpt2", "n_embd": 1024, "n_layer": 24, "n_head": 16, "n_positions": 131_072}
+    | {"vocab_size": 50_257, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"},
+    "DeepseekV2ForCausalLM": {"model_type": "deepseek_v2", "q_lora_rank": None, "kv_lora_rank": 512, "n_group": 1}
+    | {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64, "topk_group": 1}
+    | {"n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1, "moe_intermediate_size": 1408}
+    | {"topk_method": "greedy", "routed_scaling_factor": 1.0, "scoring_func": "softmax", "norm_topk_prob": False},
+}
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("length", [None, 4096])
-def test_the_engine_plans_the_same(device: str, length: int | None) -> None:
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_the_engine_plans_the_same(tmp_path: Path, architecture: str, device: str, length: int | None) -> None:
     """What the engine does with the memory that is left after its weights is what was promised before the launch."""
-    config = DecoderConfig(
-        architecture="LlamaForCausalLM",
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        norm_epsilon=1e-5,
-        rotary=RotaryConfig(head_dim=128, theta=5e5, max_position=131_072),
-        attention_bias=False,
-        mlp_bias=False,
-        tie_word_embeddings=False,
-        max_position=131_072,
-    )
+    common = {} if "n_embd" in SHAPES[architecture] else LLAMA_8B_CONFIG | {"rms_norm_eps": 1e-5, "hidden_act": "silu"}
+    stated = common | SHAPES[architecture] | {"architectures": [architecture]}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
     hardware = offer(60 * GIB, "cpu" if device == "cpu" else "gpu")
-    promised = fit(LLAMA_8B, replace(hardware, native_bfloat16=device == "cuda"), max_model_len=length)
+    model = LLAMA_8B._replace(config=read_config(stated))
+    promised = fit(model, replace(hardware, native_bfloat16=device == "cuda"), max_model_len=length)
     assert promised.memory is not None
     plan = plan_kv_cache(
-        config,
+        ModelFolder.open(tmp_path).decoder,
         torch.float32 if device == "cpu" else torch.bfloat16,
         torch.device(device),
         EngineOptions(model="m", max_model_len=length),
@@ -174,4 +200,5 @@ def test_the_engine_plans_the_same(device: str, length: int | None) -> None:
     )
     assert plan.workspace_bytes == promised.memory.activations
     assert plan.max_model_len == promised.max_model_len
-    assert plan.num_blocks // -(-plan.max_model_len // plan.block_size) == promised.max_sequences
+    each = promised.memory.kv_cache // plan.bytes_per_block
+    assert min(64, plan.num_blocks // each) == promised.max_sequences
