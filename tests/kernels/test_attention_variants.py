@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kernels.attention import PLAIN, AttentionVariant, LayerCache, PagedBatch, cpu, paged_attention, reference
 from kernels.native import library
-from kernels.rotate_and_store import rotate_and_store
+from kernels.native.program import Arena, Program
+from kernels.rotate_and_store import HeadNorms, rotate_and_store
 from tests.kernels.test_triton_attention import Built, Heads, Problem, Sequence
 
 HEADS = [Heads(3, 1, 12), Heads(4, 2, 16), Heads(9, 3, 80), Heads(6, 6, 96), Heads(2, 1, 256), Heads(71, 1, 8)]
@@ -96,7 +97,7 @@ def _problems(draw: st.DrawFn) -> Problem:
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(problem=_problems())
 def test_random_batches(problem: Problem) -> None:
     Stored(problem).check()
@@ -127,6 +128,39 @@ def test_compiled_results_do_not_depend_on_the_batch(window: int | None, dtype: 
 def test_a_window_that_holds_everything_changes_nothing(dtype: torch.dtype) -> None:
     built = Stored(replace(VARIED, dtype=dtype))
     assert torch.equal(built.attend(AttentionVariant(window=300)), built.attend(PLAIN))
+
+
+@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_recorded_step_follows_its_inputs(dtype: torch.dtype) -> None:
+    """Norms, storage and attention recorded for one token's numbers and place, and replayed for others'."""
+    generator = torch.Generator().manual_seed(0)
+    heads, kv_heads, head_dim, steps = 6, 2, 16, 70
+    weights = [torch.randn(count * head_dim, generator=generator) for count in (heads, kv_heads, heads, kv_heads)]
+    norms = HeadNorms(*weights[:2], 1e-5, "layer", "head", *weights[2:], after_rotation=True)
+    variant = AttentionVariant(20, 3.0, torch.rand(heads, generator=generator), torch.randn(heads, generator=generator))
+    qkv = torch.randn(steps, (heads + 2 * kv_heads) * head_dim, generator=generator).to(dtype)
+    angles = torch.randn(steps, 4, generator=generator)
+    caches = [LayerCache(*(torch.empty(4, kv_heads, 32, head_dim, dtype=dtype) for _ in "kv")) for _ in range(2)]
+    table = torch.tensor([[2, 0, 3]], dtype=torch.int32)
+    starts, context, slot = torch.tensor([0, 1], dtype=torch.int32), torch.ones(1, dtype=torch.int32), torch.zeros(1)
+    batch = PagedBatch(starts, context, table, slot.long())
+    row, cos, sin = qkv[:1].clone(), angles[:1].cos(), angles[:1].sin()
+
+    def attend(cache: LayerCache) -> torch.Tensor:
+        query = rotate_and_store(row, cos, sin, batch.slots, cache, norms)
+        return paged_attention(query, cache, batch, 0.3, variant)
+
+    program = Program(lambda: attend(caches[0]), Arena(1 << 16))
+    for step in range(steps):
+        cos.copy_(angles[step : step + 1].cos())
+        sin.copy_(angles[step : step + 1].sin())
+        context.fill_(step + 1)
+        batch.slots.fill_(int(table[0, step // 32]) * 32 + step % 32)
+        row.copy_(qkv[step : step + 1])
+        replayed = program.replay().clone()
+        row.copy_(qkv[step : step + 1])
+        assert torch.equal(replayed, attend(caches[1]))
 
 
 @pytest.mark.parametrize("block_size", [16, 32])
