@@ -11,6 +11,7 @@ from kernels.linear import cpu, native
 from kernels.linear.device import DeviceGate, DeviceWeight
 from kernels.linear.experts import ExpertWeights, StackedExperts
 from kernels.linear.gated import FusedGate, GatedWeight, SeparateGate
+from kernels.linear.packed_experts import PackedExperts
 from kernels.linear.plain import PlainWeight
 from kernels.linear.weight import Weight
 from kernels.moe import GatedActivation
@@ -58,6 +59,11 @@ class Exact:
 
         :param biases: whether each expert has biases of its own.
         """
+        like = torch.empty(0, hidden, dtype=dtype, device=device)
+        if native.can_pack(like) and not gpu.serves(like):
+            return PackedExperts(
+                num_experts, hidden, intermediate, dtype, activation, native.PackedWeight, biases=biases
+            )
         return StackedExperts(num_experts, hidden, intermediate, dtype, device, activation, biases=biases)
 
 
@@ -84,20 +90,25 @@ class Int8:
 
     def experts(
         self,
-        num_experts: int,  # noqa: ARG002
-        hidden: int,  # noqa: ARG002
-        intermediate: int,  # noqa: ARG002
-        dtype: torch.dtype,  # noqa: ARG002
-        device: torch.device,  # noqa: ARG002
+        num_experts: int,
+        hidden: int,
+        intermediate: int,
+        dtype: torch.dtype,
+        device: torch.device,
         *,
-        activation: GatedActivation,  # noqa: ARG002
-        biases: bool,  # noqa: ARG002
+        activation: GatedActivation,
+        biases: bool,
     ) -> ExpertWeights:
         """See :meth:`Exact.experts`.
 
-        :raises ValueError: nothing multiplies experts in int8 here.
+        :raises ValueError: nothing multiplies such experts in int8 here.
         """
-        raise ValueError("experts in int8 need the compiled CPU kernels")
+        if not native.can_pack_int8(torch.empty(0, hidden, dtype=dtype, device=device)):
+            raise ValueError(
+                f"no experts of {dtype} with {hidden} inputs in int8 here: that takes the compiled CPU kernels, "
+                "float32 or bfloat16, and a multiple of 4"
+            )
+        return PackedExperts(num_experts, hidden, intermediate, dtype, activation, native.Int8Weight, biases=biases)
 
 
 Layout = Exact | Int8

@@ -52,9 +52,7 @@ class FusedGate:
     def __init__(
         self, weight: Tensor, layout: type[native.PackedWeight] | type[native.Int8Weight], kind: GatedKind
     ) -> None:
-        rows, depth = weight.shape
-        interleaved = weight.view(2, -1, _LANES, depth).transpose(0, 1).reshape(rows, depth)
-        self._packed = layout(interleaved)
+        self._packed = layout(interleaved(weight))
         self.nbytes = self._packed.nbytes
         self._shape = weight.shape
         self._multiply = library.function(f"gated{layout.kind}", weight.dtype)
@@ -75,3 +73,8 @@ class FusedGate:
         out = library.result((x.shape[0], columns // 2), self._dtype)
         self._multiply(x.data_ptr(), x.shape[0], depth, columns, self._packed.address, self._kind, out.data_ptr())
         return out
+
+
+def interleaved(weight: Tensor) -> Tensor:
+    """A weight ``[2 * intermediate, in_features]``, 16 rows of the gate and the 16 that they scale in turn."""
+    return weight.view(2, -1, _LANES, weight.shape[1]).transpose(0, 1).reshape(weight.shape)

@@ -80,11 +80,20 @@ class PackedWeight(_Packed):
 
     def __init__(self, weight: Tensor) -> None:
         columns, depth = weight.shape
-        memory = torch.empty(_padded(columns) * depth, dtype=weight.dtype)
-        library.huge_pages(memory)
-        source = weight.contiguous()
-        library.function("pack", weight.dtype)(source.data_ptr(), columns, depth, memory.data_ptr())
+        memory = self.memory(columns, depth, weight.dtype)[0]
+        self.pack(weight, memory)
         super().__init__(memory, weight.shape, weight.dtype)
+
+    @staticmethod
+    def memory(columns: int, depth: int, dtype: torch.dtype, count: int = 1) -> Tensor:
+        """Memory for so many packed weights, ``[count, …]``."""
+        return _memory(count, _padded(columns) * depth, dtype)
+
+    @staticmethod
+    def pack(weight: Tensor, memory: Tensor) -> None:
+        """Write a weight to memory for one."""
+        source = weight.contiguous()
+        library.function("pack", weight.dtype)(source.data_ptr(), *weight.shape, memory.data_ptr())
 
 
 class Int8Weight(_Packed):
@@ -94,11 +103,26 @@ class Int8Weight(_Packed):
 
     def __init__(self, weight: Tensor) -> None:
         columns, depth = weight.shape
-        memory = torch.empty(_padded(columns) * (depth + 8), dtype=torch.int8)
-        library.huge_pages(memory)
-        source = weight.contiguous()
-        library.function("pack_int8", weight.dtype)(source.data_ptr(), columns, depth, memory.data_ptr())
+        memory = self.memory(columns, depth, weight.dtype)[0]
+        self.pack(weight, memory)
         super().__init__(memory, weight.shape, weight.dtype)
+
+    @staticmethod
+    def memory(columns: int, depth: int, _: torch.dtype, count: int = 1) -> Tensor:
+        """See :meth:`PackedWeight.memory`."""
+        return _memory(count, _padded(columns) * (depth + 8), torch.int8)
+
+    @staticmethod
+    def pack(weight: Tensor, memory: Tensor) -> None:
+        """See :meth:`PackedWeight.pack`."""
+        source = weight.contiguous()
+        library.function("pack_int8", weight.dtype)(source.data_ptr(), *weight.shape, memory.data_ptr())
+
+
+def _memory(count: int, size: int, dtype: torch.dtype) -> Tensor:
+    memory = torch.empty(count, size, dtype=dtype)
+    library.huge_pages(memory)
+    return memory
 
 
 def _padded(columns: int) -> int:

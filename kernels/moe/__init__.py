@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from kernels import gpu
-from kernels.moe import cpu, reference
+from kernels.moe import cpu, native, reference
 from kernels.moe.activation import GEGLU_TANH, GPT_OSS, SWIGLU, GatedActivation
 from kernels.moe.order import SortedTokens, max_blocks
 from kernels.moe.router import Router, Routing, Scoring
+from kernels.native.library import supports
 
 __all__ = [
     "GEGLU_TANH",
@@ -41,6 +43,8 @@ def route(logits: Tensor, router: Router, bias: Tensor | None = None) -> Routing
         from kernels.moe import triton as form
 
         return form.route(logits, router, bias)
+    if supports(logits) and (bias is None or bias.dtype == torch.float32):
+        return native.route(logits, router, bias)
     return reference.route(logits, router, bias)
 
 

@@ -28,6 +28,9 @@ _LINEAR = [_P, _I, _I, _I, _P, _P, _P, _P]
 _GATED = [_P, _I, _I, _I, _P, _I, _P]
 _RMS_NORM = [_P, _P, _P, _I, _I, c_float, _P]
 _LAYER_NORM = [_P, _P, _P, _P, _I, _I, c_float, _P]
+_ROUTE = [_P, _I, _I, _P, _I, _I, _I, _I, _I, _I, c_float, c_float, _P, _P]
+_GATE_EXPERTS = [_P, _I, _I, _P, _P, _I, _I, _P, _P, _I, c_float, c_float, c_float, _P]
+_JOIN_EXPERTS = [_P, _I, _I, _P, _P, _I, _I, _P, _P, _P, _P, _P, _P]
 _PACK = [_P, _I, _I, _P]
 _ROTATE = [_P, _I, _I, _I, _I, _I, _I, *[_P] * 9, c_float, _I]
 _ATTENTION = [_P, _I, *[_P] * 5, *[_I] * 6, c_float, _I, c_float, _P, _P, _P]
@@ -62,6 +65,17 @@ _SIGNATURES: dict[str, list[Any]] = {
     "rotate_and_store_bf16": _ROTATE,
     "attention_f32": _ATTENTION,
     "attention_bf16": _ATTENTION,
+    "route_f32": _ROUTE,
+    "route_bf16": _ROUTE,
+    "sort_choices": [_P, _I, _I, _P, _P],
+    "gate_experts_f32": _GATE_EXPERTS,
+    "gate_experts_bf16": _GATE_EXPERTS,
+    "gate_experts_int8_f32": _GATE_EXPERTS,
+    "gate_experts_int8_bf16": _GATE_EXPERTS,
+    "join_experts_f32": _JOIN_EXPERTS,
+    "join_experts_bf16": _JOIN_EXPERTS,
+    "join_experts_int8_f32": _JOIN_EXPERTS,
+    "join_experts_int8_bf16": _JOIN_EXPERTS,
     "set_threads": [c_int],
     "replay": [_P, _I],
 }
@@ -152,6 +166,12 @@ def call_replay(calls: int, count: int) -> None:
 def function(name: str, kind: dtype) -> Kernel:
     """The library's function of this name for elements of this dtype."""
     return Kernel(f"slipway_{name}_{_SUFFIXES[kind]}")
+
+
+@cache
+def untyped_function(name: str) -> Kernel:
+    """The same for a function that computes with no elements."""
+    return Kernel(f"slipway_{name}")
 
 
 @cache

@@ -84,6 +84,11 @@ class _NothingIsComputed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.allocated: list[Tensor] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to be skipped, torch would import its compiler, which takes two seconds and 900 modules."""
+        return False
+
     def __torch_dispatch__(
         self, operation: Any, _types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:
