@@ -20,7 +20,7 @@ from kernels.native.program import Arena, Program
 
 CPU = torch.device("cpu")
 SEEDS = st.integers(0, 2**31)
-#: Of the largest value, for one element, and a fifth of that for the norm.
+#: Of the largest value, for one element, and a third of that for the norm.
 TOLERANCES = {torch.float32: 5e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 compiled = pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
 
@@ -144,7 +144,7 @@ def test_experts_in_the_dtype_they_have(
         out = mixture.taken_in(EXACT).forward(x, routing, residual)
     assert out.dtype == dtype
     error, expected = (out.float() - expected.float()), expected.float()
-    assert error.norm() <= TOLERANCES[dtype] / 5 * expected.norm()
+    assert error.norm() <= TOLERANCES[dtype] / 3 * expected.norm()
     assert tokens == 0 or error.abs().max() <= TOLERANCES[dtype] * expected.abs().max()
 
 
