@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from serving_image import chat_templates
 from serving_image.errors import StartupError
 from serving_image.options import EngineOptions, ServerOptions
 
@@ -134,7 +135,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         host=arguments.host,
         port=arguments.port,
         api_key_digests=_api_key_digests(arguments.api_key_file),
-        chat_template=_text_of(arguments.chat_template, "--chat-template"),
+        chat_template=_chat_template(arguments.chat_template),
         log_format=arguments.log_format,
     )
     return Options(server, engine)
@@ -178,7 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--load-format", choices=("auto", "safetensors", "dummy"), default="auto")
     add("--model-impl", choices=("auto", "native", *UNSERVED_VALUES["--model-impl"]), default="auto")
-    add("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own")
+    add(
+        "--chat-template",
+        metavar="FILE|NAME",
+        help=f"Jinja template to use instead of the model's own: a file, or one of {', '.join(chat_templates.names())}",
+    )
     add("--seed", type=_integer(0), default=0, help="seed of everything random that a request does not seed itself")
     add("--threads", type=_integer(1), metavar="N", help="CPU threads (default: one per core)")
     add(
@@ -227,6 +232,16 @@ def _text_of(path: str | None, option: str) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not UTF-8 text"
         raise StartupError(f"{option} {path} cannot be read: {reason}.", "Name a readable text file.") from error
+
+
+def _chat_template(named: str | None) -> str | None:
+    """The text of a bundled template or of a file. A file with a bundled template's name is ``./NAME``."""
+    if named in chat_templates.names():
+        return chat_templates.read(named)
+    if named is not None and not Path(named).exists() and os.sep not in named:
+        message = f"--chat-template {named} is neither a file nor a bundled template."
+        raise StartupError(message, f"The bundled ones are {', '.join(chat_templates.names())}.")
+    return _text_of(named, "--chat-template")
 
 
 def _api_key_digests(path: str | None) -> tuple[bytes, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from starlette.requests import Request
 from starlette.responses import Response
 
 from serving_image.server.access_log import facts_of
+from serving_image.server.chat_template import HOW_TO_GIVE
 from serving_image.server.connection import EventStream, read_body, unless_gone
 from serving_image.server.errors import ApiError
 from serving_image.server.generation import Generation, TextEvent
@@ -34,6 +35,7 @@ async def create_chat_completion(http: Request) -> Response:
     state.check_model(request.model)
     prompt = await tokenize_chat(state, request.messages, add_generation_prompt=True)
     state.limits.check_prompt(prompt, "messages")
+    request = _ending_with_the_turn(state, request)
     generation = await Generation.create(f"chatcmpl-{state.new_id()}", state, request, [prompt])
     facts_of(http.scope).generation = generation
     answer = _Answer(generation, request, int(state.now()))
@@ -51,13 +53,25 @@ async def tokenize_chat(state: ServerState, messages: list[ChatMessage], *, add_
     if state.chat_template is None:
         message = (
             "This model has no chat template, so it cannot chat. Use /v1/completions, or start the server with "
-            "--chat-template FILE."
+            f"{HOW_TO_GIVE}."
         )
         raise ApiError(400, message, param="messages", code="no_chat_template")
     text = state.chat_template.render(
         [message.for_template() for message in messages], add_generation_prompt=add_generation_prompt
     )
     return await state.tokenizer.encode(text, add_special_tokens=False)
+
+
+def _ending_with_the_turn(state: ServerState, request: ChatCompletionRequest) -> ChatCompletionRequest:
+    """``request``, to end also with what the template says ends an answer: a token where the tokenizer has one."""
+    if state.chat_template is None or not state.chat_template.stop_strings or request.ignore_eos:
+        return request
+    tokens = {text: state.tokenizer.added_token_id(text) for text in state.chat_template.stop_strings}
+    return structs.replace(
+        request,
+        stop=[*request.stop_strings, *(text for text, id_ in tokens.items() if id_ is None)],
+        stop_token_ids=[*(request.stop_token_ids or ()), *(id_ for id_ in tokens.values() if id_ is not None)],
+    )
 
 
 class _Answer:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -20,6 +21,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from serving_image.errors import StartupError
 from serving_image.server.errors import ApiError
 from serving_image.server.model_folder import read_json
+
+#: How a person gives the server a template.
+HOW_TO_GIVE = "--chat-template FILE, or NAME of a bundled one (slipway-serve --help lists them)"
+
+
+class _NamedTemplate(msgspec.Struct):
+    name: str
+    template: str
 
 
 class _GenerationBlock(Extension):
@@ -35,9 +44,12 @@ class _GenerationBlock(Extension):
 class ChatTemplate:
     """A compiled template.
 
+    A template may ``set`` a constant list of texts named ``stop_strings``: what ends an answer besides the end tokens.
+
     :param source: Jinja text.
     :param special_tokens: the template's variables ``bos_token``, ``eos_token``, ….
     :param now: the clock behind ``strftime_now``.
+    :ivar stop_strings: as the template sets them.
     :raises StartupError: the text is not a template.
     """
 
@@ -53,9 +65,10 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         try:
             self._template = environment.from_string(source)
+            self.stop_strings = _stop_strings(environment.parse(source))
         except TemplateError as error:
             message = f"The chat template is not valid: {error}."
-            raise StartupError(message, "Give a working one with --chat-template FILE.") from error
+            raise StartupError(message, f"Give a working one with {HOW_TO_GIVE}.") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The prompt for a conversation.
@@ -77,7 +90,8 @@ class ChatTemplate:
 
 
 def load_chat_template(folder: Path, override: str | None, special_tokens: Mapping[str, str]) -> ChatTemplate | None:
-    """The template given on the command line, else ``chat_template.jinja``, else that of ``tokenizer_config.json``.
+    """The template given on the command line, else that of ``chat_template.jinja``, ``chat_template.json`` or
+    ``tokenizer_config.json``, in this order.
 
     :returns: None for a model without one: it can complete, but not chat.
     :raises StartupError: the template is not valid.
@@ -90,11 +104,34 @@ def _own_template(folder: Path) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    found = read_json(folder, "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found = read_json(folder, name).get("chat_template")
+        if found is not None:
+            return _default(found, name)
+    return None
+
+
+def _default(found: object, name: str) -> str | None:
+    """A template, or the default one of several with names. None: there are several, none of them for plain chats."""
+    try:
+        several = msgspec.convert(found, str | list[_NamedTemplate])
+    except msgspec.ValidationError as error:
+        message = f"The chat template in {name} is not valid: {error}."
+        raise StartupError(message, f"Give a working one with {HOW_TO_GIVE}.") from error
+    if isinstance(several, str):
+        return several
+    return next((entry.template for entry in several if entry.name == "default"), None)
+
+
+def _stop_strings(template: nodes.Template) -> tuple[str, ...]:
+    for assignment in template.find_all(nodes.Assign):
+        target, value = assignment.target, assignment.node
+        if isinstance(target, nodes.Name) and target.name == "stop_strings" and isinstance(value, nodes.Expr):
+            try:
+                return tuple(msgspec.convert(value.as_const(), list[str]))
+            except (nodes.Impossible, msgspec.ValidationError):
+                return ()  # the template's own variable of that name
+    return ()
 
 
 def _raise_exception(message: str) -> None:

@@ -38,6 +38,11 @@ class Tokenizer:
         text = self.special_tokens.get("eos_token")
         return None if text is None else self._tokenizer.token_to_id(text)
 
+    def added_token_id(self, text: str) -> int | None:
+        """The id of a token that is found in a text before all others, such as a special one."""
+        id_ = self._tokenizer.token_to_id(text)
+        return id_ if id_ in self._tokenizer.get_added_tokens_decoder() else None
+
     def _decodes(self, tokens: list[str], text: str) -> bool:
         decoder = self._tokenizer.decoder
         return decoder is not None and decoder.decode(tokens) == text

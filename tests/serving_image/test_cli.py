@@ -63,6 +63,15 @@ class TestOptions:
         assert (engine.kv_cache_memory, engine.kv_cache_dtype) == (1_000_000, "fp8")
         assert (engine.block_size, engine.seed, engine.threads) == (16, 5, 2)
 
+    def test_a_chat_template_may_be_a_bundled_one_or_a_file(self, tmp_path, monkeypatch):
+        assert "<|im_start|>" in parse_options(["m", "--chat-template", "qwen"]).server.chat_template
+        monkeypatch.chdir(tmp_path)
+        for name in ("qwen", "mine"):
+            (tmp_path / name).write_text("{{ messages }}")
+        assert "<|im_start|>" in parse_options(["m", "--chat-template", "qwen"]).server.chat_template
+        for path in ("./qwen", "mine"):
+            assert parse_options(["m", "--chat-template", path]).server.chat_template == "{{ messages }}"
+
     def test_max_model_len_may_be_auto(self):
         assert parse_options(["m", "--max-model-len", "auto"]).engine.max_model_len is None
 
@@ -84,6 +93,7 @@ class TestRefusals:
             (["m", "--quantization", "magic"], "--quantization"),
             (["m", "--model-impl", "transformers"], "--model-impl transformers is not served by this version"),
             (["m", "--chat-template", "/nowhere/t"], "/nowhere/t cannot be read: No such file"),
+            (["m", "--chat-template", "lama-2"], "neither a file nor a bundled template. The bundled ones are aquila,"),
             (["m", "--api-key-file", "/nowhere/k"], "/nowhere/k cannot be read: No such file"),
             (["/nowhere/at/all", "--port", "0"], "There is no folder /nowhere/at/all"),
             (["bad id!", "--port", "0"], "There is no folder bad id!"),

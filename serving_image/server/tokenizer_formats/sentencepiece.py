@@ -5,7 +5,7 @@ How SentencePiece treats a text, and what does it here::
     " héllo  <sep> x"
       ▼  normalization table, extra spaces    normalizers Precompiled, Replace
       ▼  a space before, spaces written as ▁  normalizers Prepend, Replace          "▁▁héllo▁▁<sep>▁x"
-      ▼  user-defined pieces cut out          pre-tokenizer Split, or added tokens  "▁▁héllo▁▁" "<sep>" "▁x"
+      ▼  user-defined pieces cut out          pre-tokenizer Split                   "▁▁héllo▁▁" "<sep>" "▁x"
       ▼  pairs merged, or the best path       models BPE, Unigram
       ▼  unknown characters as bytes          byte_fallback
 
@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from serving_image.errors import StartupError
 from serving_image.server.tokenizer_formats.parts import (
@@ -115,7 +115,7 @@ def _tokenizer(model: SentencePieceModel, config: TokenizerConfig, special: Mapp
     prefix = model.add_dummy_prefix if config.add_prefix_space is None else config.add_prefix_space
     tokenizer = Tokenizer(_bpe(model, added) if model.type == ModelType.BPE else _unigram(model, added))
     _prepare_text(tokenizer, model, prefix=prefix, everywhere=config.legacy is not False)
-    _cut_out(tokenizer, [text for text in defined if text not in replaced], prefix=prefix)
+    _cut_out(tokenizer, [text for text in defined if text not in replaced])
     steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if prefix:
         steps.append(decoders.Strip(" ", 1, 0))
@@ -184,14 +184,13 @@ def _prepare_text(tokenizer: Tokenizer, model: SentencePieceModel, *, prefix: bo
         tokenizer.normalizer = normalizers.Sequence(steps)
 
 
-def _cut_out(tokenizer: Tokenizer, defined: Sequence[str], *, prefix: bool) -> None:
-    """Have user-defined pieces stand for themselves wherever they occur, the longest first."""
+def _cut_out(tokenizer: Tokenizer, defined: Sequence[str]) -> None:
+    """Have user-defined pieces stand for themselves wherever they occur, the longest first.
+
+    They are written with ▁, and so not added tokens: those part a text before its spaces become that.
+    """
     if not defined:
         return
-    if not prefix:
-        tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in defined])
-        return
-    # As added tokens they would part the text before it gets its prefix, and each part would get one.
     longest_first = sorted(defined, key=len, reverse=True)
     split = pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), "isolated")
     earlier = tokenizer.pre_tokenizer

@@ -109,6 +109,20 @@ def test_a_template_that_is_none_is_a_startup_error():
         ChatTemplate("{% for %}", {})
 
 
+@pytest.mark.parametrize(
+    ("source", "stops"),
+    [
+        ("{% set stop_strings = ['a', 'b'] %}", ("a", "b")),
+        ("{%- set x = 1 %}{%- set stop_strings = ['<|end|>'] %}", ("<|end|>",)),
+        ("", ()),
+        ("{% set stop_strings = [messages[0].role] %}", ()),
+        ("{% set stop_strings = 'abc' %}", ()),
+    ],
+)
+def test_a_template_may_say_what_ends_an_answer(source, stops):
+    assert ChatTemplate(source, {}).stop_strings == stops
+
+
 class TestWhereItComesFrom:
     def test_a_file_on_the_command_line_wins_over_the_models_own(self, tmp_path):
         (tmp_path / "chat_template.jinja").write_text("file")
@@ -117,6 +131,17 @@ class TestWhereItComesFrom:
         assert load_chat_template(tmp_path, None, {}).render(MESSAGES) == "file"
         (tmp_path / "chat_template.jinja").unlink()
         assert load_chat_template(tmp_path, None, {}).render(MESSAGES) == "config"
+
+    def test_a_file_of_its_own_wins_over_the_tokenizers_configuration(self, tmp_path):
+        (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "file"}))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "config"}))
+        assert load_chat_template(tmp_path, None, {}).render(MESSAGES) == "file"
+
+    @pytest.mark.parametrize("found", [7, [{"name": "default"}], ["default"]])
+    def test_something_else_in_its_place_is_told(self, found, tmp_path):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": found}))
+        with pytest.raises(StartupError, match=r"chat template in tokenizer_config\.json is not valid"):
+            load_chat_template(tmp_path, None, {})
 
     def test_of_named_templates_the_default_is_taken(self, tmp_path):
         named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]

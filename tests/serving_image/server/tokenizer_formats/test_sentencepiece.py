@@ -30,7 +30,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "user-defined pieces": {"user_defined_symbols": DEFINED},
     "user-defined pieces, no prefix space": {"user_defined_symbols": DEFINED, "add_dummy_prefix": False},
     "unigram": {"model_type": "unigram", "vocab_size": 500},
-    "unigram, user-defined pieces": {"model_type": "unigram", "vocab_size": 500, "user_defined_symbols": DEFINED},
+    # But for ▁▁: in a longer run of spaces two ways to cut it out are equally good.
+    "unigram, user-defined pieces": {
+        "model_type": "unigram",
+        "vocab_size": 500,
+        "user_defined_symbols": tuple(text for text in DEFINED if text != "▁▁"),
+    },
 }
 
 

@@ -43,6 +43,7 @@ EXAMPLES = (
 @cache
 def sentencepiece_bytes(**options: Any) -> bytes:
     """A trained ``tokenizer.model``: Llama's settings but for ``options``."""
+    lists = {name: list(value) for name, value in options.items() if isinstance(value, tuple)}  # a list is not hashable
     settings: dict[str, Any] = {
         "model_type": "bpe",
         "vocab_size": 700 if options.get("byte_fallback", True) else 400,
@@ -57,7 +58,7 @@ def sentencepiece_bytes(**options: Any) -> bytes:
     }
     stream = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines() * 3), model_writer=stream, **(settings | options)
+        sentence_iterator=iter(TEXT.splitlines() * 3), model_writer=stream, **(settings | options | lists)
     )
     return stream.getvalue()
 
