@@ -60,7 +60,6 @@ def describe(config: HFConfig) -> ModelDescription:
         max_position=positions,
         embedding=EmbeddingConfig(num_positions=positions if learns_positions else None),
         tie_word_embeddings=tied(config, default=True),
-        lm_head_bias=False,
     )
     final_norm: Origin = From("transformer.norm_f", scaled(_logit_scale(config, hidden_size)))
     names = TensorNames(layer="transformer.blocks.{}.", layers=_LAYERS, top=_TOP | {"final_norm": final_norm})
@@ -113,5 +112,5 @@ def _feed_forward(config: HFConfig, hidden_size: int, bias: bool) -> FeedForward
 def _logit_scale(config: HFConfig, hidden_size: int) -> float:
     """``logit_scale`` is a number or the name of one; it goes into the last norm."""
     if config.is_string("logit_scale"):
-        return config.choice("logit_scale", {"inv_sqrt_d_model": hidden_size**-0.5}, "")
+        return config.choice("logit_scale", {"inv_sqrt_d_model": float(hidden_size) ** -0.5}, "")
     return config.number("logit_scale", default=1.0)

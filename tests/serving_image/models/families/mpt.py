@@ -18,7 +18,7 @@ CASES = [
         d_model=48,
         n_heads=6,
         layer_norm_epsilon=1e-3,
-        attn_config={"alibi_bias_max": 4, "clip_qkv": 0.7, "softmax_scale": 0.5},
+        attn_config={"clip_qkv": 0.7, "softmax_scale": 0.5},
         tie_word_embeddings=False,
     ),
     reference_case(
