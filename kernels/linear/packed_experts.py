@@ -91,7 +91,7 @@ class PackedExperts:
             *self._activation,
             gated.data_ptr(),
         )
-        terms = library.result((tokens * top_k, self._hidden), torch.float32)
+        terms = library.result((tokens * top_k, self._hidden), self._dtype)
         out = library.result((tokens, self._hidden), self._dtype)
         self._join(
             gated.data_ptr(),

@@ -10,15 +10,6 @@ namespace {
 
 constexpr int64_t kRelu = 3, kReluSquared = 4;
 
-template <typename Element, typename Function>
-void map(const Element* x, int64_t count, Element* out, const Function& function) {
-    parallel_for(count, kElementsPerPiece, [&](int64_t begin, int64_t end) {
-        for_lanes(end - begin, [&](int64_t i, __mmask16 mask) {
-            store(out + begin + i, mask, function(load(x + begin + i, mask)));
-        });
-    });
-}
-
 // Of two operands one of which is NaN, the instruction takes the second.
 __m512 positive(__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }
 

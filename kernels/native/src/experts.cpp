@@ -169,11 +169,12 @@ void gate_experts(const typename Layout::In* x, int64_t hidden, int64_t intermed
         });
 }
 
-// out[token] = sum over slots of weight * (gated @ down.T + bias), plus the residual. `terms` is [choices, hidden].
+// out[token] = sum over slots of weight * (gated @ down.T + bias), plus the residual. `terms` is [choices, hidden];
+// each is rounded once before it is added.
 template <typename Layout>
 void join_experts(const typename Layout::In* gated, int64_t intermediate, int64_t hidden, const Order& order,
                   int64_t top_k, const void* weights, const typename Layout::In* biases, const float* shares,
-                  const typename Layout::In* residual, float* terms, typename Layout::In* out) {
+                  const typename Layout::In* residual, typename Layout::In* terms, typename Layout::In* out) {
     const auto row_of = [&](int64_t place) { return gated + place * intermediate; };
     multiply_experts<Layout>(
         order, intermediate, hidden, weights, true, row_of,
@@ -232,7 +233,7 @@ void slipway_sort_choices(const int32_t* experts, int64_t choices, int64_t num_e
     void slipway_join_experts_##suffix(const Layout::In* gated, int64_t intermediate, int64_t hidden,                 \
                                        const int32_t* order, const int32_t* starts, int64_t num_experts,              \
                                        int64_t top_k, const void* weights, const Layout::In* biases,                  \
-                                       const float* shares, const Layout::In* residual, float* terms,                 \
+                                       const float* shares, const Layout::In* residual, Layout::In* terms,            \
                                        Layout::In* out) {                                                             \
         join_experts<Layout>(gated, intermediate, hidden, Order{order, starts, num_experts}, top_k, weights, biases,  \
                              shares, residual, terms, out);                                                           \

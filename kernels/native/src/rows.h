@@ -16,4 +16,14 @@ void for_rows(int64_t rows, int64_t width, const Function& function) {
     });
 }
 
+// out[i] = function(x[i]), sixteen at a time; out may be x.
+template <typename Element, typename Function>
+void map(const Element* x, int64_t count, Element* out, const Function& function) {
+    parallel_for(count, kElementsPerPiece, [&](int64_t begin, int64_t end) {
+        for_lanes(end - begin, [&](int64_t i, __mmask16 mask) {
+            store(out + begin + i, mask, function(load(x + begin + i, mask)));
+        });
+    });
+}
+
 }  // namespace slipway
