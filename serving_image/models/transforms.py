@@ -10,6 +10,9 @@ from torch import Tensor
 
 Shape = tuple[int, ...]
 
+_NO_LENGTH = 1e-12
+"""What a row of zeros is divided by."""
+
 
 def _same_shape(shape: Shape) -> Shape:
     return shape
@@ -44,7 +47,9 @@ TRANSPOSE = Transform(lambda tensor: tensor.t() if tensor.dim() == 2 else tensor
 PLUS_ONE = Transform(lambda tensor: tensor.float() + 1)
 """Norms that multiply by ``1 + weight``, for parameters that are kept ``wide``."""
 
-UNIT_ROWS = Transform(lambda tensor: torch.nn.functional.normalize(tensor.float(), dim=1))
+UNIT_ROWS = Transform(
+    lambda tensor: tensor / tensor.norm(dim=1, keepdim=True, dtype=torch.float32).clamp_min(_NO_LENGTH)
+)
 """An output layer that normalises its rows with every product (Baichuan 2)."""
 
 

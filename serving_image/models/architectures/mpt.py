@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from serving_image.models.alibi import alibi_slopes
 from serving_image.models.config import (
     AttentionConfig,
@@ -112,5 +114,5 @@ def _feed_forward(config: HFConfig, hidden_size: int, bias: bool) -> FeedForward
 def _logit_scale(config: HFConfig, hidden_size: int) -> float:
     """``logit_scale`` is a number or the name of one; it goes into the last norm."""
     if config.is_string("logit_scale"):
-        return config.choice("logit_scale", {"inv_sqrt_d_model": float(hidden_size) ** -0.5}, "")
+        return config.choice("logit_scale", {"inv_sqrt_d_model": 1 / math.sqrt(hidden_size)}, "")
     return config.number("logit_scale", default=1.0)
