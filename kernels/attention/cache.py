@@ -115,10 +115,13 @@ class AttentionVariant:
         return 0 if self.window is None else max(0, position + 1 - self.window)
 
     def check(self, heads: int) -> None:
-        """:raises ValueError: slopes or sinks that are not one float32 for each of the query's ``heads``."""
+        """:raises ValueError: slopes or sinks that are not one contiguous float32 for each of the query's ``heads``."""
         for name, numbers in (("alibi_slopes", self.alibi_slopes), ("sinks", self.sinks)):
-            if numbers is not None and (numbers.shape != (heads,) or numbers.dtype != float32):
-                raise ValueError(f"{name} are {list(numbers.shape)} {numbers.dtype}, not [{heads}] torch.float32")
+            if numbers is None:
+                continue
+            if numbers.shape != (heads,) or numbers.dtype != float32 or not numbers.is_contiguous():
+                found = f"{list(numbers.shape)} {numbers.dtype} in steps of {list(numbers.stride())}"
+                raise ValueError(f"{name} are {found}, not [{heads}] torch.float32 in steps of 1")
 
 
 PLAIN = AttentionVariant()

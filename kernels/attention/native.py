@@ -40,7 +40,7 @@ def paged_attention(
         cache.kv_heads,
         head_dim,
         cache.block_size,
-        scale,
+        float(scale),
         variant.window or 0,
         float(variant.softcap or 0),
         None if variant.alibi_slopes is None else variant.alibi_slopes.data_ptr(),

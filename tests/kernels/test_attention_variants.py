@@ -149,7 +149,7 @@ def test_a_recorded_step_follows_its_inputs(dtype: torch.dtype) -> None:
 
     def attend(cache: LayerCache) -> torch.Tensor:
         query = rotate_and_store(row, cos, sin, batch.slots, cache, norms)
-        return paged_attention(query, cache, batch, 0.3, variant)
+        return paged_attention(query, cache, batch, 1, variant)
 
     program = Program(lambda: attend(caches[0]), Arena(1 << 16))
     for step in range(steps):
@@ -181,7 +181,8 @@ def test_small_scores_keep_their_digits_under_a_large_cap() -> None:
     [
         (lambda: AttentionVariant(window=0), "a window of 0 tokens"),
         (lambda: AttentionVariant(softcap=-1.0), "a softcap of -1.0"),
-        (lambda: AttentionVariant(sinks=torch.zeros(4)), r"sinks are \[4\] torch.float32, not \[6\]"),
+        (lambda: AttentionVariant(sinks=torch.zeros(4)), r"sinks are \[4\] torch.float32 .*, not \[6\]"),
+        (lambda: AttentionVariant(sinks=torch.zeros(1).expand(6)), r"sinks are .* in steps of \[0\]"),
         (lambda: AttentionVariant(alibi_slopes=torch.zeros(6).bfloat16()), "alibi_slopes are .* torch.bfloat16"),
     ],
 )
