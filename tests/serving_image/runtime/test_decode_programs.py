@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import OlmoConfig
 
 from kernels.linear import EXACT, INT8, Layout
 from kernels.native import library
@@ -26,6 +28,7 @@ from serving_image.runtime.batch import model_input
 from serving_image.runtime.decode_programs import DecodePrograms
 from serving_image.runtime.kv_storage import allocate_kv_cache
 from tests.serving_image.checkpoints import random_prompt, write_checkpoint
+from tests.serving_image.models.families.case import transformers_case
 
 CPU = torch.device("cpu")
 MAX_BLOCKS = 6
@@ -130,6 +133,20 @@ def test_many_requests_and_longer_chunks_are_not_recorded(model: ModelFolder) ->
 def test_a_layout_of_other_kernels_is_not_recorded(model: ModelFolder) -> None:
     side = Side(model, torch.float32, EXACT, block_size=16)
     assert not side.programs.covers([advance(new_requests()[0], 1, block_size=16)])
+
+
+@compiled
+def test_a_model_that_torch_computes_a_part_of_goes_on_unrecorded(tmp_path: Path) -> None:
+    """OLMo's clip is torch's: a replay would pass on what it gave when it was recorded."""
+    settings = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+    transformers_case("clipped", OlmoConfig, vocab_size=256, eos_token_id=2, clip_qkv=0.5, **settings).write(tmp_path)
+    plain, other = (Side(ModelFolder.open(tmp_path), torch.float32, EXACT) for _ in range(2))
+    requests = new_requests()[:3]
+    for step in range(3):
+        items = [advance(request, 1) for request in requests]
+        found = other.recorded(items) if step == 0 else other.unrecorded(items)
+        assert torch.equal(found, plain.unrecorded(items))
+        assert not other.programs.covers(items)
 
 
 def _random(seed: int, *shape: int) -> torch.Tensor:
