@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +17,7 @@ from typing import Any
 import msgspec
 
 from serving_image.errors import StartupError
+from serving_image.models.check import REFUSED
 from serving_image.options import LoadFormat
 
 #: A hub id: `name` or `organisation/name`, with the hub's own alphabet.
@@ -60,29 +66,66 @@ def resolve_model(model: str, revision: str | None, load_format: LoadFormat) -> 
 
 
 def _check_files(folder: Path, load_format: LoadFormat) -> None:
-    if not (folder / "config.json").is_file():
-        raise StartupError(f"{folder} holds no config.json.", "Name the folder of a model in Hugging Face format.")
+    _check_config(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         message = f"{folder} holds no tokenizer: none of {', '.join(TOKENIZER_FILES)}."
         raise StartupError(message, "Save the model's fast tokenizer beside it (tokenizer.save_pretrained).")
-    if load_format != "dummy" and not _has_safetensors(folder) and not any(folder.glob(PYTORCH_FILES[0])):
+    if load_format != "dummy" and not _has_weights(folder):
         message = f"{folder} holds no weights: neither *.safetensors nor pytorch_model*.bin."
         raise StartupError(message, "Convert the model to safetensors, or try --load-format dummy.")
+
+
+def _check_config(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise StartupError(f"{folder} holds no config.json.", "Name the folder of a model in Hugging Face format.")
 
 
 def _has_safetensors(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+def _has_weights(folder: Path) -> bool:
+    return _has_safetensors(folder) or any(folder.glob(PYTORCH_FILES[0]))
+
+
 def _fetch(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.3 s that a local folder need not pay
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
 
     fetch = partial(snapshot_download, model, revision=revision, ignore_patterns=IGNORED_FILES)
+    with _told(model, revision):
+        path = Path(fetch(allow_patterns=["config.json"]))
+    _check_config(path)
+    if not _has_weights(path):
+        _check_served(path)
+    with _told(model, revision):
+        path = Path(fetch(allow_patterns=ALLOWED_FILES))
+        if not _has_safetensors(path):
+            path = Path(fetch(allow_patterns=[*ALLOWED_FILES, *PYTORCH_FILES]))
+    return path
+
+
+def _check_served(folder: Path) -> None:
+    """Before gigabytes are fetched.
+
+    :raises StartupError: the engine does not serve a model of this configuration.
+    """
+    argv = [sys.executable, "-m", "serving_image.models.check", str(folder)]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if ended.returncode == REFUSED:
+        raise StartupError(*json.loads(ended.stdout))
+    if ended.returncode:
+        raise StartupError(
+            f"{folder}/config.json could not be checked: {ended.stderr[-500:]}.", "Download the model by hand."
+        )
+
+
+@contextmanager
+def _told(model: str, revision: str | None) -> Iterator[None]:
+    """What goes wrong at the hub, in terms of a model."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
+
     try:
-        path = fetch(allow_patterns=ALLOWED_FILES)
-        if not _has_safetensors(Path(path)):
-            path = fetch(allow_patterns=[*ALLOWED_FILES, *PYTORCH_FILES])
+        yield
     except GatedRepoError as error:
         message = f"{model} is gated: its owner asks each person to accept terms."
         raise StartupError(message, "Accept them on the model's page and set HF_TOKEN.") from error
@@ -95,7 +138,6 @@ def _fetch(model: str, revision: str | None) -> Path:
         # huggingface_hub raises its HTTP library's errors, its own, OSError and ValueError: all mean "not fetched".
         message = f"{model} cannot be fetched from the hub: {error}."
         raise StartupError(message, "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or name a folder.") from error
-    return Path(path)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

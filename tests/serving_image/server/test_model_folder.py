@@ -90,6 +90,16 @@ class TestHub:
         assert (Path(ended.stdout.strip()) / "model.safetensors").is_file()
         assert hub.requests == []
 
+    def test_what_is_not_served_is_refused_before_weights_are_fetched(self, hub, tmp_path):
+        folder = tiny_llama(tmp_path / "model")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["MambaForCausalLM"]}))
+        hub.add_repo("org/mamba", folder)
+        ended = self.resolve(hub, tmp_path, "org/mamba")
+        assert "MambaForCausalLM is not supported: it is a state-space or recurrent model" in ended.stderr
+        assert hub.requests_for("*config.json")
+        assert hub.requests_for("*safetensors") == []
+
     def test_a_gated_model(self, hub, tmp_path):
         hub.add_repo("org/gated", tiny_llama(tmp_path / "model"), gated="manual")
         hub.add_token("hf_good", "org/gated")
