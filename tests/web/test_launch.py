@@ -46,7 +46,26 @@ def test_a_model_that_is_not_served_says_why(browser: Browser, hub: HubServer, t
     page = browser.read_page("/launch?model=tests/odd")
     button = page.button("Launch")
     assert "disabled" in button.attributes
-    assert "not served yet" in page.one(id=button["aria-describedby"]).text
+    assert "RwkvForCausalLM is a state-space or recurrent model" in page.one(id=button["aria-describedby"]).text
+
+
+def test_a_card_says_what_a_model_needs_and_which_of_its_facts_nobody_checked(browser: Browser) -> None:
+    (card,) = browser.read_page("/launch/cards?q=EleutherAI/gpt-neox-20b").all("a", class_="card")
+    assert "base" in card.text
+    assert "one GPU with 80 GB" in card.text
+    assert "not checked: parameters" in card.text
+    starter = browser.read_page("/launch/cards?q=starter").all("a", class_="card")[0]
+    assert "not checked" not in starter.text
+    page = browser.read_page("/launch?model=Qwen/Qwen3-0.6B")  # the local hub does not have it
+    assert "Not checked" in page.one(id="choice").text
+
+
+def test_a_model_that_transformers_runs_says_so(browser: Browser, hub: HubServer, tmp_path: Path) -> None:
+    folder = models.tiny_llama(tmp_path / "glm", architectures=["Glm4MoeForCausalLM"], model_type="glm4_moe")
+    hub.add_repo("tests/glm", folder)
+    page = browser.read_page("/launch?model=tests/glm")
+    assert "served through Transformers" in page.one("form", id="launch-form").text
+    assert "disabled" not in page.button("Launch").attributes
 
 
 def test_one_click_is_enough(browser: Browser, tiny: str) -> None:

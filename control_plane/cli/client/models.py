@@ -24,7 +24,7 @@ def models(
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
     max_parameters: Annotated[int | None, typer.Option(min=1, help="Only models up to this size.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="Only this kind; 'none' is unquantised.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only chat or only base models.")] = None,
     license_id: Annotated[str | None, typer.Option("--license", help="Only this licence.")] = None,
     gated: Annotated[bool | None, typer.Option(help="Only models that need (or do not need) an approval.")] = None,
     as_json: JsonOption = False,
@@ -35,7 +35,7 @@ def models(
         "family": family,
         "architecture": architecture,
         "max_parameters": max_parameters,
-        "quantization": quantization,
+        "kind": kind,
         "license": license_id,
         "gated": gated,
     }
@@ -45,9 +45,9 @@ def models(
         print_json(found)
         return
     print_table(
-        ["MODEL", "PARAMETERS", "CONTEXT", "LICENCE", "GATED", "SERVED"],
+        ["MODEL", "KIND", "PARAMETERS", "CONTEXT", "LICENCE", "GATED", "RUNS WELL ON"],
         [
-            [m["id"], number(m["parameters"]), str(m["context"]), m["license"], _yes(m["gated"]), _served(m)]
+            [m["id"], m["kind"], number(m["parameters"]), str(m["context"]), m["license"], _yes(m["gated"]), _needs(m)]
             for m in found
         ],
         empty="no model in the catalog matches; 'slipway resolve ORG/NAME' looks up any model of the hub",
@@ -131,8 +131,12 @@ def _availability(offer: Json) -> str:
     return "yes" if offer["available"] else f"no: {offer['why_unavailable'] or 'the provider does not say why'}"
 
 
+def _needs(model: Json) -> str:
+    return model["hardware"] or "more than one device"
+
+
 def _served(model: Json) -> str:
-    return "yes" if model["supported"] else f"no: {model['why_not']}"
+    return (model["note"] or "yes") if model["supported"] else f"no: {model['why_not']}"
 
 
 def _yes(value: bool) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from control_plane.catalog.catalog import get_catalog
+from control_plane.hub.facts import has_chat_template
+from control_plane.hub.folder import FolderModel
 from control_plane.instances.reconcilers.release import DRAIN_S
 from control_plane.instances.reconcilers.situation import Situation
 from control_plane.instances.replicas import ReplicaValues
@@ -52,10 +55,13 @@ def _spec(situation: Situation, replica: Replica, model_path: Path) -> ReplicaSp
         hardware_id=instance.hardware or "",
         api_key=replica_key(situation.context.settings, replica.resource_name),
         boot_token=replica.boot_token,
-        engine_options=_engine_options(instance),
+        engine_options=_engine_options(instance, model_path),
     )
 
 
-def _engine_options(instance: Instance) -> dict[str, str]:
+def _engine_options(instance: Instance, model_path: Path) -> dict[str, str]:
     options = {name.replace("_", "-"): str(value) for name, value in instance.engine.items() if value is not None}
+    entry = get_catalog().get(instance.model)
+    if entry and entry.chat_template and not has_chat_template(FolderModel(model_path)):
+        options["chat-template"] = entry.chat_template
     return options | {"quantization": instance.quantization}

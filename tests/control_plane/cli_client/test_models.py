@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tests.control_plane.cli_client.conftest import Slipway
+from tests.hub.models import unsupported_model
+from tests.hub.server import HubServer
 
 
 def test_search(slipway: Slipway) -> None:
@@ -16,10 +19,19 @@ def test_search(slipway: Slipway) -> None:
     assert [line.split()[0] for line in table.out.splitlines()[1:]] == [model["id"] for model in found]
 
 
-def test_what_is_not_served_says_so(slipway: Slipway) -> None:
-    entry = next(model for model in json.loads(slipway("models", "--json").out) if not model["supported"])
-    line = next(line for line in slipway("models", entry["id"]).out.splitlines() if line.startswith(entry["id"]))
-    assert f"no: {entry['why_not']}" in line
+def test_what_a_model_needs_is_in_the_table(slipway: Slipway) -> None:
+    (entry,) = json.loads(slipway("models", "gpt-neox-20b", "--kind", "base", "--json").out)
+    line = slipway("models", "gpt-neox-20b").out.splitlines()[1]
+    for part in ("EleutherAI/gpt-neox-20b", "base", entry["hardware"], "apache-2.0"):
+        assert part in line
+    assert slipway("models", "gpt-neox-20b", "--kind", "image").code == 2
+
+
+def test_what_is_not_served_says_so(slipway: Slipway, model: str, hub: HubServer, tmp_path: Path) -> None:
+    hub.add_repo("tests/odd", unsupported_model(tmp_path / "odd"))
+    found = json.loads(slipway("resolve", "tests/odd", "--json").out)
+    assert not found["supported"]
+    assert f"no: {found['why_not']}" in slipway("resolve", "tests/odd").out
 
 
 def test_no_match(slipway: Slipway) -> None:

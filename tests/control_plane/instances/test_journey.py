@@ -58,6 +58,25 @@ def test_options_reach_the_engine(plant: Plant) -> None:
     assert instance.price_per_hour == pytest.approx(3 * 3.6)
 
 
+@pytest.mark.parametrize("has_its_own", [False, True])
+def test_old_chat_models_get_the_catalog_s_template_unless_they_bring_one(
+    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_its_own: bool
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    folder = tiny_llama(tmp_path / "tiny")
+    if not has_its_own:
+        (folder / "tokenizer_config.json").write_text("{}")
+    hub.add_repo("baichuan-inc/Baichuan2-7B-Chat", folder)
+    launched = plant.launch("baichuan-inc/Baichuan2-7B-Chat")
+    plant.run_until(launched.id, "downloading")
+    with plant.context.database.transaction() as session:
+        row = session.exec(select(Download)).one()
+        row.state, row.path = DownloadState.DONE, str(folder)
+    plant.run_until(launched.id, "running")
+    (spec,) = plant.provider.specs
+    assert spec.engine_options.get("chat-template") == (None if has_its_own else "baichuan2")
+
+
 def test_hub_models_share_one_download_and_nothing_is_billed_meanwhile(
     plant: Plant, tiny_on_hub: HubServer, tmp_path: Path
 ) -> None:
