@@ -84,6 +84,7 @@ def post_norm_layer(first: Operation, second: Operation, norm: NormConfig) -> La
 
 
 def num_layers(config: HFConfig) -> int:
+    """``num_hidden_layers``."""
     return config.positive_int("num_hidden_layers")
 
 

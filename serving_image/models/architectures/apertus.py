@@ -42,6 +42,8 @@ NAMES = TensorNames(
 def describe(config: HFConfig) -> ModelDescription:
     """Pre-normalised rotary attention and a plain block."""
     config.demand("hidden_act", "xielu")
+    config.demand("post_norm", False)
+    config.demand("qk_norm", True)
     norm = rms_norm(config, default=1e-5)
     rope = rope_section(config) or HFConfig(config.path, _ROPE)
     rotary = rotary_config(config, heads(config).head_dim, rope=rope, default_theta=12_000_000.0)

@@ -17,6 +17,10 @@ ARCHITECTURES = ("Cohere2ForCausalLM",)
 def describe(config: HFConfig) -> ModelDescription:
     """Both blocks read the layer's input through one norm, which has no bias."""
     config.demand("use_qk_norm", False)
+    config.demand("position_embedding_type", "rope_gptj")
+    config.demand("rotary_pct", 1.0)
+    config.demand("use_gated_activation", True)
+    config.demand("use_parallel_block", True)
     norm = layer_norm(config, "layer_norm_eps", has_bias=False)
     rotated = attention(config, bias=config.boolean("attention_bias", default=False))
     window, interval = (

@@ -50,4 +50,5 @@ def unit_offset_norm(config: HFConfig) -> NormConfig:
 
 
 def scaled_embedding(config: HFConfig) -> EmbeddingConfig:
+    """Times the root of the hidden size."""
     return EmbeddingConfig(scale=config.positive_int("hidden_size") ** 0.5)

@@ -25,12 +25,14 @@ def describe(config: HFConfig) -> ModelDescription:
 
 
 def half_rotated(config: HFConfig) -> AttentionConfig:
+    """Attention of which ``partial_rotary_factor`` of each head is rotated, half where it is absent."""
     rotary = rotary_config(config, _rotary_dim(config))
     bias = config.boolean("attention_bias", default=True)
     return attention(config, rotary=rotary, default_head_dim=128, bias=bias, output_bias=False)
 
 
 def layer_names(config: HFConfig) -> dict[str, Origin]:
+    """Where a layer's parameters are."""
     return {
         **llama.NAMES.layers,
         **llama.interleaved(heads(config, 128).head_dim, _rotary_dim(config)),

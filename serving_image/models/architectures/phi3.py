@@ -28,6 +28,8 @@ NAMES = TensorNames(
 
 def describe(config: HFConfig) -> ModelDescription:
     """Pre-normalised rotary attention and SwiGLU."""
+    for bias in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        config.demand(bias, False)
     norm = rms_norm(config, default=1e-5)
     rotary = rotary_config(
         config,

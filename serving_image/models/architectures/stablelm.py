@@ -19,6 +19,7 @@ ARCHITECTURES = ("StableLmForCausalLM", "StableLMEpochForCausalLM")
 def describe(config: HFConfig) -> ModelDescription:
     """Rotary attention and SwiGLU, one after the other or side by side."""
     config = config.respelled({"rope_pct": "partial_rotary_factor", "norm_eps": "layer_norm_eps"})
+    config.demand("rotary_scaling_factor", 1.0)
     norm = layer_norm(config, "layer_norm_eps")
     rotary = rotary_config(config, rotary_dim(config, heads(config).head_dim, default=0.25))
     rotated = attention(config, rotary=rotary, bias=config.boolean("use_qkv_bias", default=False), output_bias=False)
