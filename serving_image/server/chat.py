@@ -67,10 +67,11 @@ def _ending_with_the_turn(state: ServerState, request: ChatCompletionRequest) ->
     if state.chat_template is None or not state.chat_template.stop_strings or request.ignore_eos:
         return request
     tokens = {text: state.tokenizer.added_token_id(text) for text in state.chat_template.stop_strings}
+    ids = [id_ for id_ in tokens.values() if id_ is not None and id_ < state.limits.vocab_size]
     return structs.replace(
         request,
         stop=[*request.stop_strings, *(text for text, id_ in tokens.items() if id_ is None)],
-        stop_token_ids=[*(request.stop_token_ids or ()), *(id_ for id_ in tokens.values() if id_ is not None)],
+        stop_token_ids=[*(request.stop_token_ids or ()), *ids],
     )
 
 

@@ -101,18 +101,9 @@ def _load(
     folder: Path, config: TokenizerConfig, special: dict[str, str], before_merging: pre_tokenizers.PreTokenizer
 ) -> LoadedTokenizer:
     added = AddedVocabulary(config, special.values())
-    tokenizer = Tokenizer(bpe(added.merge_into(read_vocabulary(folder)), read_merges(folder), folder))
+    tokenizer = Tokenizer(models.BPE(vocab=added.merge_into(read_vocabulary(folder)), merges=read_merges(folder)))
     tokenizer.pre_tokenizer = before_merging
     tokenizer.decoder = decoders.ByteLevel()
     added.add_to(tokenizer)
     surround(tokenizer, *ends_of(config, special, bos=False))
     return LoadedTokenizer(tokenizer, special)
-
-
-def bpe(vocabulary: dict[str, int], merges: list[tuple[str, str]], folder: Path, **options: object) -> models.BPE:
-    """:raises StartupError: a merge's parts or its result are not in the vocabulary."""
-    try:
-        return models.BPE(vocab=vocabulary, merges=merges, **options)
-    except Exception as error:  # the library raises bare Exception for anything wrong
-        message = f"vocab.json and merges.txt of {folder} do not belong together: {error}."
-        raise StartupError(message, "Fetch the model again.") from error

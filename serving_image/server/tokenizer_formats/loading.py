@@ -65,7 +65,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     """
     config = read_tokenizer_config(folder)
     if (folder / "tokenizer.json").is_file():
-        return LoadedTokenizer(_tokenizer_json(folder / "tokenizer.json"), config.special_tokens)
+        return LoadedTokenizer(_tokenizer_json(folder / "tokenizer.json", config), config.special_tokens)
     format_ = _format(folder, config.tokenizer_class)
     path = folder / format_.file
     if not path.is_file():
@@ -73,7 +73,12 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
             f"{folder} holds neither tokenizer.json nor {format_.file}, one of which {config.tokenizer_class} needs."
         )
         raise StartupError(message, "Fetch the model again, with its tokenizer.")
-    return format_.load(path, config)
+    try:
+        return format_.load(path, config)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise _unusable(path, error) from error  # what the library finds wrong is a bare Exception
 
 
 def _format(folder: Path, tokenizer_class: str | None) -> _Format:
@@ -92,12 +97,19 @@ def _format(folder: Path, tokenizer_class: str | None) -> _Format:
     return known
 
 
-def _tokenizer_json(path: Path) -> Tokenizer:
+def _tokenizer_json(path: Path, config: TokenizerConfig) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for any bad file
-        raise StartupError(f"{path} is not a usable tokenizer: {error}.", "Fetch the model again.") from error
+        raise _unusable(path, error) from error
     # Training leftovers in some files; a prompt is never cut or filled.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # Fine-tuning sometimes adds tokens in the configuration alone; numbered as Transformers does, one after the other.
+    added = [token for _, token in sorted(config.added_tokens.items()) if tokenizer.token_to_id(token.content) is None]
+    tokenizer.add_tokens(added)
     return tokenizer
+
+
+def _unusable(path: Path, error: Exception) -> StartupError:
+    return StartupError(f"{path} is not a usable tokenizer: {error}.", "Fetch the model again.")

@@ -76,6 +76,27 @@ def test_tokenizer_json_wins_over_all_others(tmp_path):
     assert load_tokenizer(tmp_path).tokenizer.encode("word").ids == [7]
 
 
+def test_tokens_that_the_configuration_adds_to_tokenizer_json_are_those_of_transformers(tmp_path):
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+    from tokenizers import models
+    from transformers import PreTrainedTokenizerFast
+
+    HuggingFaceTokenizer(models.WordLevel({"word": 0, "<s>": 1}, unk_token="word")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    added = {
+        "1": {"content": "<s>", "special": True},
+        "3": {"content": "<|later|>", "special": True},
+        "2": {"content": "<|first|>", "special": False},
+    }
+    write_config(tmp_path, tokenizer_class="PreTrainedTokenizerFast", added_tokens_decoder=added)
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path).tokenizer
+    ids = theirs("<|first|>word<|later|>").input_ids
+    assert tokenizer.encode("<|first|>word<|later|>").ids == ids == [2, 0, 3]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("name", ["qwen", "sentencepiece", "gpt2"])
 def test_without_a_class_the_files_tell(name, tmp_path):
     KINDS[name](tmp_path)

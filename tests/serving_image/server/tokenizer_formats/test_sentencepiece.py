@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving_image.errors import StartupError
 from serving_image.server.tokenizer import Tokenizer
@@ -189,6 +192,16 @@ class TestRefusals:
         (tmp_path / "tokenizer.model").write_bytes(self.cut(sentencepiece_bytes()))
         with pytest.raises(StartupError, match="ends within a"):
             load_tokenizer(tmp_path)
+
+    @settings(deadline=None, max_examples=50)
+    @given(share=st.floats(0, 1, exclude_max=True), bytes_=st.binary(min_size=1, max_size=9), removed=st.integers(0, 9))
+    def test_damage_is_told_if_it_is_not_read_over(self, share, bytes_, removed):
+        whole = sentencepiece_bytes(**NORMALIZED)
+        at = int(share * len(whole))
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "tokenizer.model").write_bytes(whole[:at] + bytes_ + whole[at + removed :])
+            with contextlib.suppress(StartupError):
+                load_tokenizer(Path(folder))
 
     def test_a_vocabulary_of_whole_words_is_told(self, tmp_path):
         options = {"model_type": "word", "vocab_size": 60, "byte_fallback": False}
