@@ -88,10 +88,17 @@ def _table(entries: Iterable[CatalogEntry]) -> Iterator[str]:
         gated = ", gated" if entry.gated else ""
         needs = entry.hardware.name if entry.hardware else "more than one device"
         unchecked = ", ".join(_FACTS.get(fact, fact) for fact in entry.unchecked)
-        yield (
-            f"| {_name(entry)} | {_count(entry.parameters)} | {_size(entry.weight_bytes)} | {entry.context:,} | {entry.kind}{template} "
-            f"| {entry.license}{gated} | {needs} | {unchecked} |"
+        cells = (
+            _name(entry),
+            _count(entry.parameters),
+            _size(entry.weight_bytes),
+            f"{entry.context:,}",
+            f"{entry.kind}{template}",
+            f"{entry.license}{gated}",
+            needs,
+            unchecked,
         )
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
