@@ -1,4 +1,4 @@
-"""OPT and Galactica: learned positions, two rows late; the 350M model normalises after each block and projects words."""
+"""OPT and Galactica: learned positions, two rows late; the 350M model normalises late and projects words."""
 
 from __future__ import annotations
 

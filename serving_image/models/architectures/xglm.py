@@ -57,16 +57,16 @@ def describe(config: HFConfig) -> ModelDescription:
         embedding=EmbeddingConfig(scale=hidden_size**0.5 if is_scaled else 1.0, num_positions=positions),
         tie_word_embeddings=tied(config, default=True),
     )
-    return ModelDescription(decoder, _names(positions, hidden_size))
+    return ModelDescription(decoder, _names(positions, hidden_size, config.count("pad_token_id", default=1)))
 
 
-def _names(positions: int, hidden_size: int) -> TensorNames:
+def _names(positions: int, hidden_size: int, zeroed: int) -> TensorNames:
     return TensorNames(
         layer="model.layers.{}.",
         layers=LAYERS,
         top={
             "embedding": "model.embed_tokens",
-            "position_embedding.weight": Computed(lambda: _sines(positions, hidden_size)),
+            "position_embedding.weight": Computed(lambda: _sines(positions, hidden_size, zeroed)),
             "final_norm": "model.layer_norm",
             "lm_head": "lm_head",
         },
@@ -74,9 +74,14 @@ def _names(positions: int, hidden_size: int) -> TensorNames:
     )
 
 
-def _sines(positions: int, hidden_size: int) -> Tensor:
-    """``[positions, hidden]``: sines, then cosines, of wavelengths from 2π to 20,000π, as in Tensor2Tensor."""
+def _sines(positions: int, hidden_size: int, zeroed: int) -> Tensor:
+    """``[positions, hidden]``: sines, then cosines, of wavelengths from 2π to 20,000π, as in Tensor2Tensor.
+
+    :param zeroed: the row of the table that is zero: Fairseq takes the id of the padding token for it.
+    """
     half = hidden_size // 2
     frequencies = torch.exp(torch.arange(half).float() * (-math.log(10000.0) / (half - 1)))
-    angles = torch.arange(_PADDING, _PADDING + positions).float()[:, None] * frequencies
-    return torch.cat((angles.sin(), angles.cos()), dim=1)
+    angles = torch.arange(_PADDING + positions).float()[:, None] * frequencies
+    table = torch.cat((angles.sin(), angles.cos()), dim=1)
+    table[zeroed : zeroed + 1] = 0
+    return table[_PADDING:]

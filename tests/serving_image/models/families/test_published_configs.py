@@ -23,8 +23,12 @@ TINY = sorted((PUBLISHED / "tiny").iterdir())
 
 PARAMETERS = {
     "AquilaChat2-7B": 7_295_537_152,
+    "Baichuan2-13B-Chat": 13_896_668_160,
+    "Baichuan2-7B-Chat": 7_505_973_248,
     "EXAONE-3.0-7.8B-Instruct": 7_818_448_896,
     "MiniCPM-2B-sft-bf16": 2_724_880_896,
+    "Orion-14B-Chat": 14_498_703_360,
+    "Qwen-7B-Chat": 7_721_324_544,
     "XVERSE-13B": 13_715_031_040,
     "chatglm2-6b": 6_243_584_000,
     "chatglm3-6b": 6_243_584_000,
@@ -32,6 +36,7 @@ PARAMETERS = {
     "internlm-chat-7b": 7_321_948_160,
     "internlm2-chat-7b": 7_737_708_544,
     "internlm3-8b-instruct": 8_804_241_408,
+    "jais-13b-chat": 13_020_811_920,
 }
 
 

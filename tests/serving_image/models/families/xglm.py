@@ -11,7 +11,7 @@ _SIZES = {"num_layers": 2, "max_position_embeddings": 190, "init_std": 0.2}
 CASES = [
     transformers_case("xglm", XGLMConfig, **_SIZES, d_model=36, ffn_dim=70, attention_heads=3),
     transformers_case(
-        "xglm-not-scaled-untied",
+        "xglm-not-scaled-untied-position-zeroed",
         XGLMConfig,
         **_SIZES,
         d_model=32,
@@ -19,6 +19,7 @@ CASES = [
         attention_heads=4,
         activation_function="relu",
         scale_embedding=False,
+        pad_token_id=9,
         tie_word_embeddings=False,
     ),
 ]

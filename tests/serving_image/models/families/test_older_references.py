@@ -1,4 +1,4 @@
-"""The references themselves, held to families of Transformers that are the same by another name."""
+"""References of older families, held to families of Transformers that are the same by another name."""
 
 from __future__ import annotations
 
