@@ -51,8 +51,9 @@ class MadeUpSteps:
     def many(self) -> Iterator[list[ScheduledRequest]]:
         """Prompts and batches of several sizes, each kind of sampling, and contexts of each length that is divided
         otherwise."""
-        for num_tokens in (2, 16, self._longest_prompt - 1, self._longest_prompt):
-            yield [self._item(self.requests[0], 0, max(1, min(num_tokens, self._longest_prompt)))]
+        powers = [1 << exponent for exponent in range(1, self._longest_prompt.bit_length())]
+        for num_tokens in (*powers, self._longest_prompt - 1, self._longest_prompt):
+            yield [self._item(self.requests[0], 0, max(1, num_tokens))]
         for count in self._batches:
             yield [self._item(request, 2, 1) for request in self.requests[:count]]
         for request in self.requests[: len(_SAMPLING)]:

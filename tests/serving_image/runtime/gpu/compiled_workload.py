@@ -42,7 +42,7 @@ def made(choose: random.Random, name: str) -> Request:
     return request
 
 
-def step(choose: random.Random, requests: list[Request]) -> list[ScheduledRequest]:
+def step(choose: random.Random, requests: list[Request], num_groups: int) -> list[ScheduledRequest]:
     """Prompts of any length that the budget allows, or decodes, or both."""
     items = []
     budget = choose.choice([0, 0, 1, 16, BUDGET])
@@ -51,11 +51,8 @@ def step(choose: random.Random, requests: list[Request]) -> list[ScheduledReques
         budget -= num_tokens
         start = choose.randrange(MAX_MODEL_LEN - 128)
         stop = start + max(1, num_tokens)
-        items.append(
-            ScheduledRequest(
-                request, start, stop - start, (BlockSpan(0, (0,) * -(-stop // BLOCK)),), choose.random() < 0.9
-            )
-        )
+        blocks = (BlockSpan(0, (0,) * -(-stop // BLOCK)),) * num_groups
+        items.append(ScheduledRequest(request, start, stop - start, blocks, choose.random() < 0.9))
     return items
 
 
@@ -66,6 +63,7 @@ def main(model: Path) -> dict[str, object]:
     with compiling_for(Device(90, 132)) as launched:
         runner = start(model, dtype="bfloat16", block_size=BLOCK, **options)._runner
         assert isinstance(runner, GPURunner)
+        num_groups = len(runner._model.config.cache_layout.groups)
         runner.compile_kernels()
         ahead = compiled.copy()
         assert runner._graphs.num_captured == 0
@@ -73,10 +71,10 @@ def main(model: Path) -> dict[str, object]:
         requests = [made(choose, str(index)) for index in range(MAX_NUM_SEQS)]
         before = len(launched)
         with compiling_ahead():
-            runner.launch(step(choose, requests))
+            runner.launch(step(choose, requests, num_groups))
         launched_ahead = len(launched) - before
         for _ in range(150):
-            runner.launch(step(choose, requests))
+            runner.launch(step(choose, requests, num_groups))
     return {"ahead": ahead, "launched_ahead": launched_ahead, "later": compiled[len(ahead) :]}
 
 

@@ -100,7 +100,7 @@ def test_shared_prefixes_change_no_token(model: Path) -> None:
 
 @pytest.mark.parametrize("max_num_seqs", [1, 2])
 def test_kernels_are_compiled_by_made_up_requests_that_leave_nothing_behind(model: Path, max_num_seqs: int) -> None:
-    core = start_on_gpu(model, max_num_seqs=max_num_seqs, max_model_len=40)
+    core = start_on_gpu(model, max_num_seqs=max_num_seqs, max_model_len=20)
     runner_of(core).compile_kernels()
     assert_idle(core)
     # A graph captured while launches only say what to compile would be empty.
