@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch import Tensor
 from serving_image.errors import StartupError
 
 _NAMED_IN_ERROR = 5
+_FORBIDDEN = re.compile(r"(?:Unsupported global:|unsupported) GLOBAL (\S+)")
+"""What a file asks for beside tensors, out of PyTorch's refusal."""
 _SAFETENSORS_TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -144,12 +147,21 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         loaded = _torch_load(path)
     except Exception as error:  # whatever a damaged or hostile file makes of its reader
         raise StartupError(
-            f"{path} cannot be loaded as plain tensors: {str(error).splitlines()[0]}.",
+            f"{path} cannot be loaded as plain tensors: {_reason(error)}.",
             "Use a checkpoint in safetensors format; code in weight files is never run.",
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(part, Tensor) for part in loaded.values()):
+    is_plain = isinstance(loaded, dict) and all(
+        isinstance(name, str) and isinstance(part, Tensor) for name, part in loaded.items()
+    )
+    if not is_plain:
         raise StartupError(f"{path} does not hold tensors by name.", "Use a checkpoint in safetensors format.")
-    return loaded
+    return {name: part.detach() for name, part in loaded.items()}
+
+
+def _reason(error: Exception) -> str:
+    """In place of PyTorch's own text, which advises to run the code."""
+    found = _FORBIDDEN.search(str(error))
+    return f"it asks for {found[1]}" if found else f"it is damaged ({type(error).__name__})"
 
 
 def _torch_load(path: Path) -> Any:
@@ -203,6 +215,10 @@ class Checkpoint:
                 )
         return Checkpoint(location, self.folder)
 
+    def stored_name(self, name: str) -> str:
+        """What the tensor is called in its file."""
+        return self.location[name].name
+
     def shape(self, name: str) -> tuple[int, ...]:
         where = self.location[name]
         return where.file.shape(where.name)
@@ -219,9 +235,15 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the largest tensor: small ones, such as norms, are often kept wider."""
-        largest = max(self.location, key=lambda name: torch.Size(self.shape(name)).numel())
-        return self.dtype_of(largest) or self.read(largest).dtype
+        """The dtype of the largest tensor of weights: small ones, such as norms, are often kept wider."""
+        floating = [name for name in self.location if self.dtype_of(name) is not None]
+        largest = max(floating, key=lambda name: torch.Size(self.shape(name)).numel(), default=None)
+        dtype = None if largest is None else self.dtype_of(largest)
+        if dtype is None:
+            raise StartupError(
+                f"The checkpoint in {self.folder} stores no floating-point numbers.", "Use the unquantized checkpoint."
+            )
+        return dtype
 
 
 def some(names: list[str]) -> str:

@@ -32,14 +32,14 @@ def check_complete(checkpoint: Checkpoint, specs: Specs, names: TensorNames, *, 
     if missing:
         raise _mismatch(checkpoint, "lacks", missing)
     left = sorted(checkpoint.location.keys() - wanted.keys())
-    unexpected = [name for name in left if not names.is_redundant(name, tied=tied)]
+    unexpected = [checkpoint.stored_name(name) for name in left if not names.is_redundant(name, tied=tied)]
     if unexpected:
         raise _mismatch(checkpoint, "has unexpected", unexpected)
-    not_floating = [name for name in sorted(wanted) if checkpoint.dtype_of(name) is None]
+    not_floating = [checkpoint.stored_name(name) for name in sorted(wanted) if checkpoint.dtype_of(name) is None]
     if not_floating:
         raise _mismatch(checkpoint, "stores no floating-point numbers in", not_floating)
     wrong = [
-        f"{name} {list(checkpoint.shape(name))} instead of {list(shape)}"
+        f"{checkpoint.stored_name(name)} {list(checkpoint.shape(name))} instead of {list(shape)}"
         for name, shape in wanted.items()
         if checkpoint.shape(name) != shape
     ]
