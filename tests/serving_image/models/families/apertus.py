@@ -25,5 +25,6 @@ CASES = [
         attention_bias=True,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -41,6 +41,7 @@ CASES = [
             "add_bias_linear": False,
             "add_qkv_bias": True,
             "rope_ratio": 500,
+            "layernorm_epsilon": 0.5,
         },
         shapes,
         logits,

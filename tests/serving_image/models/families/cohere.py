@@ -16,6 +16,7 @@ CASES = [
         num_attention_heads=6,
         num_key_value_heads=2,
         use_qk_norm=True,
+        layer_norm_eps=0.3,
     ),
     transformers_case(
         "cohere-untied-biased",
@@ -25,8 +26,8 @@ CASES = [
         num_key_value_heads=4,
         attention_bias=True,
         logit_scale=2.0,
-        layer_norm_eps=0.001,
         rope_parameters={"rope_type": "default", "rope_theta": 8000000.0},
         tie_word_embeddings=False,
+        layer_norm_eps=0.5,
     ),
 ]

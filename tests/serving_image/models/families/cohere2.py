@@ -29,5 +29,6 @@ CASES = [
         logit_scale=0.25,
         layer_types=["full_attention", "sliding_attention", "sliding_attention"],
         tie_word_embeddings=False,
+        layer_norm_eps=0.5,
     ),
 ]

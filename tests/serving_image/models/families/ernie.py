@@ -26,5 +26,6 @@ CASES = [
         head_dim=16,
         use_bias=True,
         tie_word_embeddings=False,
+        rms_norm_eps=0.5,
     ),
 ]

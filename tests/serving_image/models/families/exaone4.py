@@ -36,5 +36,6 @@ CASES = [
             "original_max_position_embeddings": 16,
         },
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -26,8 +26,8 @@ CASES = [
         head_dim=20,
         hidden_act="gelu",
         attention_bias=True,
-        rms_norm_eps=1e-3,
         rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
         tie_word_embeddings=False,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -35,5 +35,6 @@ CASES = [
         attention_bias=True,
         layer_types=["full_attention", "sliding_attention", "sliding_attention"],
         tie_word_embeddings=False,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -39,5 +39,6 @@ CASES = [
         attention_bias=True,
         final_logit_softcapping=5.0,
         tie_word_embeddings=False,
+        rms_norm_eps=0.5,
     ),
 ]

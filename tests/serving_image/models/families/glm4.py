@@ -34,5 +34,6 @@ CASES = [
         partial_rotary_factor=1.0,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -34,5 +34,6 @@ CASES = [
         attention_multiplier=0.5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000000.0},
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -27,5 +27,6 @@ CASES = [
         head_dim=12,
         attention_bias=True,
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -32,7 +32,8 @@ CASES = [
     reference_case(
         "internlm2-biased",
         "InternLM2ForCausalLM",
-        _SIZES | {"num_attention_heads": 4, "num_key_value_heads": 4, "bias": True, "rope_theta": 10000},
+        _SIZES
+        | {"num_attention_heads": 4, "num_key_value_heads": 4, "bias": True, "rope_theta": 10000, "rms_norm_eps": 0.5},
         shapes,
         logits,
     ),

@@ -28,5 +28,6 @@ CASES = [
         attention_bias=True,
         mlp_bias=True,
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

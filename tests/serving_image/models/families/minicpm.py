@@ -41,6 +41,7 @@ CASES = [
             "scale_depth": 3.0,
             "dim_model_base": 64,
             "rope_theta": 500.0,
+            "rms_norm_eps": 0.5,
             "tie_word_embeddings": False,
         },
         shapes,

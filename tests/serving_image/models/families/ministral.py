@@ -29,5 +29,6 @@ CASES = [
         sliding_window=40,
         rope_parameters={"rope_type": "default", "rope_theta": 100000000.0},
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

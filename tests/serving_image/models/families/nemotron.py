@@ -25,8 +25,8 @@ CASES = [
         num_key_value_heads=4,
         attention_bias=True,
         mlp_bias=True,
-        norm_eps=0.001,
         partial_rotary_factor=1.0,
         tie_word_embeddings=True,
+        norm_eps=0.5,
     ),
 ]

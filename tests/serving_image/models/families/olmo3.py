@@ -38,5 +38,6 @@ CASES = [
         sliding_window=33,
         attention_bias=True,
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

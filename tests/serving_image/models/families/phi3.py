@@ -38,5 +38,6 @@ CASES = [
             "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0],
         },
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -32,5 +32,6 @@ CASES = [
         sliding_window=21,
         max_window_layers=1,
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -29,5 +29,6 @@ CASES = [
         attention_out_bias=True,
         mlp_bias=True,
         tie_word_embeddings=True,
+        rms_norm_eps=0.5,
     ),
 ]

@@ -43,5 +43,6 @@ CASES = [
             "beta_slow": 1.0,
         },
         tie_word_embeddings=False,
+        rms_norm_eps=0.5,
     ),
 ]

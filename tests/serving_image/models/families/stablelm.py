@@ -17,6 +17,7 @@ CASES = [
         num_key_value_heads=2,
         use_parallel_residual=True,
         qk_layernorm=True,
+        layer_norm_eps=0.3,
     ),
     transformers_case(
         "stablelm-tied-biased",
@@ -25,8 +26,8 @@ CASES = [
         num_attention_heads=4,
         num_key_value_heads=4,
         use_qkv_bias=True,
-        layer_norm_eps=0.001,
         partial_rotary_factor=0.5,
         tie_word_embeddings=True,
+        layer_norm_eps=0.5,
     ),
 ]
