@@ -37,10 +37,18 @@ _TOP: dict[str, Origin] = {
     "final_norm": "transformer.ln_f",
     "lm_head": "lm_head",
 }
+# The norms' names, which say how the blocks are joined: in parallel through one norm, through two, or in sequence.
+_SHARED: dict[str, Origin] = {"attention.norm": "input_layernorm"}
+_TWO: dict[str, Origin] = {"attention.norm": "ln_attn", "feed_forward.norm": "ln_mlp"}
+_SEQUENTIAL: dict[str, Origin] = {
+    "attention.norm": "input_layernorm",
+    "feed_forward.norm": "post_attention_layernorm",
+}
 
 
 def describe(config: HFConfig) -> ModelDescription:
     """The four layouts by their flags."""
+    config.demand("apply_residual_connection_post_layernorm", False)
     # The first 40B checkpoints have no flag for their layout, but they alone state key/value heads under this name.
     is_grouped = config.boolean("new_decoder_architecture", default="n_head_kv" in config)
     config = config.respelled(_SPELLINGS)
@@ -79,14 +87,6 @@ def describe(config: HFConfig) -> ModelDescription:
         tie_word_embeddings=tied(config, default=True),
     )
     return ModelDescription(decoder, _names(heads, norms))
-
-
-_SHARED: dict[str, Origin] = {"attention.norm": "input_layernorm"}
-_TWO: dict[str, Origin] = {"attention.norm": "ln_attn", "feed_forward.norm": "ln_mlp"}
-_SEQUENTIAL: dict[str, Origin] = {
-    "attention.norm": "input_layernorm",
-    "feed_forward.norm": "post_attention_layernorm",
-}
 
 
 def _norms(config: HFConfig, is_grouped: bool) -> dict[str, Origin]:
