@@ -138,8 +138,8 @@ _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "
 
 TYPICAL: list[PretrainedConfig] = [
     GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64),
-    BloomConfig(hidden_size=32, n_layer=2, n_head=4),
-    MptConfig(d_model=32, n_layers=2, n_heads=4, max_seq_len=64),
+    BloomConfig(hidden_size=32, n_layer=2, n_head=4, tie_word_embeddings=False),
+    MptConfig(d_model=32, n_layers=2, n_heads=4, max_seq_len=64, tie_word_embeddings=False),
     MixtralConfig(**_MIXTRAL),
     Gemma2Config(**_SIZES, intermediate_size=48, num_key_value_heads=2, head_dim=8, sliding_window=16),
     GptOssConfig(**_SIZES, intermediate_size=24, num_key_value_heads=2, head_dim=8, num_local_experts=4),
