@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from control_plane.catalog.entry import CatalogEntry
 
 
+#: The one in C takes a tenth of the time, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 @dataclass(frozen=True)
 class Query:
     """What to look for; fields that are None do not restrict."""
@@ -105,7 +109,7 @@ def read_catalog(path: Path) -> Catalog:
     :raises ValueError: an entry is malformed, contradicts itself, or is there twice; the message says where.
     """
     try:
-        entries = _Document.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).models
+        entries = _Document.model_validate(yaml.load(path.read_bytes(), _LOADER)).models  # noqa: S506 - a safe one
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

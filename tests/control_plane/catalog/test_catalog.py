@@ -128,7 +128,7 @@ def test_the_starter_is_what_its_entry_says(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_catalog_is_refused(tmp_path: Path, spoil: Callable[[Any], object], message: str) -> None:
-    good = yaml.safe_load(FILE.read_text())["models"][:2]
+    good = yaml.safe_load("\n  - id: ".join(FILE.read_text().split("\n  - id: ")[:3]))["models"]
     path = tmp_path / "models.yaml"
     path.write_text(yaml.safe_dump({"models": good}))
     assert len(read_catalog(path).entries) == 2

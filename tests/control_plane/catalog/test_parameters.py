@@ -55,6 +55,7 @@ def _config(stated: dict[str, Any], layers: int, changes: dict[str, Any]) -> Any
     fields[next(name for name in _LAYERS if name in fields)] = layers
     if family == "gpt_neo":
         fields["attention_types"] = [[["global", "local"], layers // 2]]
+        del fields["attention_layers"]
     if family == "exaone4":
         fields["layer_types"] = ["full_attention"] * layers
     return AutoConfig.for_model(family, **fields)

@@ -171,7 +171,7 @@ def test_feed_forward_parts(config: dict[str, Any], feed_forward: FeedForward | 
     ("config", "expected"),
     [
         ({"n_positions": 1024}, {"context": 1024}),
-        ({"max_position_embeddings": 8192, "model_max_length": 131072}, {"context": 131072}),
+        ({"model_max_length": 4096}, {"context": 4096}),
         ({"model_type": "falcon"}, {"context": 2048}),
         ({"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"context": 8192}),
         (
