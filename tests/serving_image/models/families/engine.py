@@ -20,10 +20,10 @@ from serving_image.models.registry import ModelFolder
 BLOCK_SIZE = 32
 
 
-def load(folder: Path) -> Model:
-    """The model of a folder, in float32 on the CPU."""
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Model:
+    """The model of a folder, on the CPU."""
     settings = LoadSettings(
-        device=torch.device("cpu"), layout=EXACT, choose_dtype=lambda _: torch.float32, load_format="auto", seed=0
+        device=torch.device("cpu"), layout=EXACT, choose_dtype=lambda _: dtype, load_format="auto", seed=0
     )
     return load_model(ModelFolder.open(folder), settings)
 
@@ -43,7 +43,7 @@ def run(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, chunks:
     sequences = [list(prompt) for prompt in prompts]
     longest = max(map(len, sequences)) + new_tokens
     blocks = -(-longest // BLOCK_SIZE)
-    caches = [_cache(shape, len(prompts) * blocks) for shape in model.config.cache_layout.shapes]
+    caches = [_cache(shape, len(prompts) * blocks, model.dtype) for shape in model.config.cache_layout.shapes]
     # Neighbouring blocks of a sequence lie apart.
     tables = torch.arange(len(prompts) * blocks, dtype=torch.int32).view(blocks, -1).t().contiguous()
     done, scores = [0] * len(prompts), [[] for _ in prompts]
@@ -57,12 +57,14 @@ def run(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, chunks:
     return [Run(sequence, torch.cat(rows)[:-1]) for sequence, rows in zip(sequences, scores, strict=True)]
 
 
-def _cache(shape: CacheShape | LatentShape, blocks: int) -> AttentionCache:
-    nan = float("nan")
+def _cache(shape: CacheShape | LatentShape, blocks: int, dtype: torch.dtype) -> AttentionCache:
+    def full(*size: int) -> Tensor:
+        return torch.full(size, float("nan"), dtype=dtype)
+
     if isinstance(shape, LatentShape):
-        return LatentCache(torch.full((blocks, BLOCK_SIZE, shape.elements), nan), shape.latent_dim)
+        return LatentCache(full(blocks, BLOCK_SIZE, shape.elements), shape.latent_dim)
     size = (blocks, shape.kv_heads, BLOCK_SIZE, shape.head_dim)
-    return LayerCache(torch.full(size, nan), torch.full(size, nan))
+    return LayerCache(full(*size), full(*size))
 
 
 @torch.inference_mode()
