@@ -72,6 +72,8 @@ inline void add_values(const uint32_t* probabilities, const Group<typename Kind:
     constexpr int kPer = Kind::kPerWord, kWords = kPanel / kPer;
     // As for scores, few rows take more columns at once.
     constexpr int kVectors = kRows <= kFewRows ? 4 : 2;
+    const int64_t begin = kPlain ? 0 : group.begin, first = (begin + kPer - 1) / kPer, whole = group.end / kPer;
+    const int first_panel = kPlain ? 0 : group.first_panel(), end_panel = group.end_panel();
     for (int64_t column = 0; column < head_dim; column += kVectors * kLanes) {
         __mmask16 masks[kVectors];
         for (int vector = 0; vector < kVectors; ++vector) {
@@ -91,11 +93,9 @@ inline void add_values(const uint32_t* probabilities, const Group<typename Kind:
             const auto* ahead = reinterpret_cast<const uint32_t*>(next.values[panel]) + place;
             __m512i tokens[kVectors];
 #pragma GCC unroll 4
-            for (int vector = 0; vector < kVectors; ++vector) {
-                _mm_prefetch(reinterpret_cast<const char*>(ahead + vector * kLanes), _MM_HINT_T1);
+            for (int vector = 0; vector < kVectors; ++vector)
                 tokens[vector] =
                     _mm512_and_si512(_mm512_maskz_loadu_epi32(masks[vector], from + vector * kLanes), there);
-            }
 #pragma GCC unroll 12
             for (int row = 0; row < kRows; ++row) {
                 const uint32_t* weights = probabilities + row * kGroup * kWords + panel * kWords;
@@ -104,17 +104,21 @@ inline void add_values(const uint32_t* probabilities, const Group<typename Kind:
                 for (int vector = 0; vector < kVectors; ++vector)
                     sums[row][vector] = Kind::add(sums[row][vector], weight, tokens[vector]);
             }
+            // Behind the loads, which would wait for them: the compiler must not move them up (2 % of a decode).
+            asm volatile("" ::: "memory");
+#pragma GCC unroll 4
+            for (int vector = 0; vector < kVectors; ++vector)
+                _mm_prefetch(reinterpret_cast<const char*>(ahead + vector * kLanes), _MM_HINT_T1);
         };
         // Words that are there in part hold two tokens: the later one is first, or the earlier one last.
         const __m512i all = _mm512_set1_epi32(-1);
         const __m512i later = _mm512_set1_epi32(~0xffff), earlier = _mm512_set1_epi32(0xffff);
-        const int64_t begin = kPlain ? 0 : group.begin, first = (begin + kPer - 1) / kPer, end = group.end / kPer;
-        if (begin % kPer) add(group.first_panel(), begin / kPer % kWords, later);
-        for (int panel = kPlain ? 0 : group.first_panel(); panel < group.end_panel(); ++panel) {
-            const int64_t start = panel * kWords, last = std::min<int64_t>(kWords, end - start);
+        if (begin % kPer) add(first_panel, begin / kPer % kWords, later);
+        for (int panel = first_panel; panel < end_panel; ++panel) {
+            const int64_t start = panel * kWords, last = std::min<int64_t>(kWords, whole - start);
             for (int64_t word = std::max<int64_t>(0, first - start); word < last; ++word) add(panel, word, all);
         }
-        if (group.end % kPer) add(group.end_panel() - 1, end % kWords, earlier);
+        if (group.end % kPer) add(end_panel - 1, whole % kWords, earlier);
 #pragma GCC unroll 12
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 4
