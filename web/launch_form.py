@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-from control_plane.catalog.catalog import CatalogEntry, get_catalog
+from control_plane.catalog.catalog import get_catalog
+from control_plane.catalog.entry import CatalogEntry
 from control_plane.catalog.schemas import FitView, ModelSearch, Resolution, ResolveRequest
 from control_plane.catalog.service import resolve_model
 from control_plane.context import Context

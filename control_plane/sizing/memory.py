@@ -4,7 +4,7 @@ The figures follow the engine's own plan, so that "it fits" on the launch page i
 
     memory of the offer
     ├─ overhead       two Python processes with torch, the device's context
-    ├─ weights        the safetensors files, in the dtype the engine computes in
+    ├─ weights        as stored, or grown to the dtype that the engine computes in
     └─ the rest ── × share (0.3 on a CPU, which others use too; 0.9 on a GPU) ──┐
        ├─ activations    the widest layer for one step's tokens, and logits; on │ at most
        │                 a GPU also what it keeps of each request               │
@@ -148,9 +148,13 @@ def fit(model: Model, offer: HardwareOffer, *, max_model_len: int | None = None,
     return Fit(offer, fits, memory, planned, sequences, None if fits else _why_not(memory, usable, device, rest))
 
 
+def _runs_through_transformers(config: ModelConfig) -> bool:
+    return config.architecture in get_architectures().fallback
+
+
 def _kept_layers(config: ModelConfig) -> tuple[AttentionLayer, ...]:
     """The layers as the cache keeps them: what is served through Transformers keeps all tokens, windows or not."""
-    if config.architecture in get_architectures().fallback:
+    if _runs_through_transformers(config):
         return tuple(layer._replace(window=None) for layer in config.attention)
     return config.attention
 
@@ -168,8 +172,11 @@ class _Step:
         """None where the config does not say enough."""
         if not (config.hidden_size and config.feed_forward and config.vocabulary and config.attention):
             return None
-        widest = max(*map(_attention_elements, config.attention), _feed_forward_elements(config.feed_forward))
         queries = max(map(_query_elements, config.attention))
+        if _runs_through_transformers(config):
+            widest = 4 * queries + _feed_forward_elements(config.feed_forward)
+        else:
+            widest = max(*map(_attention_elements, config.attention), _feed_forward_elements(config.feed_forward))
         return cls(config.vocabulary, 6 * config.hidden_size + widest, queries)
 
     def bytes(self, width: int) -> int:

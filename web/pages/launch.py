@@ -9,7 +9,8 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from control_plane.catalog.catalog import CatalogEntry, get_catalog
+from control_plane.catalog.catalog import get_catalog
+from control_plane.catalog.entry import CatalogEntry
 from control_plane.errors import SlipwayError
 from control_plane.instances import service
 from web.forms import FormInvalid

@@ -47,7 +47,8 @@ def test_a_dead_hub(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_architecture_that_is_not_served(plant: Plant, hub: HubServer, tmp_path: Path) -> None:
     hub.add_repo("org/other", tiny_llama(tmp_path / "other", architectures=["MambaForCausalLM"], model_type="mamba"))
-    assert "MambaForCausalLM is not served yet" in _refused(plant, NotServed, "org/other").detail
+    assert "MambaForCausalLM is a state-space or recurrent model" in _refused(plant, NotServed, "org/other").detail
+    assert not hub.requests_for("*.safetensors")
 
 
 def test_what_does_not_fit(plant: Plant) -> None:
