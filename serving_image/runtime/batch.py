@@ -55,6 +55,6 @@ def _block_tables(items: Sequence[ScheduledRequest]) -> NDArray[np.int32]:
     longest = max(span.first + len(span.blocks) for item in items for span in item.blocks)
     tables = np.zeros((len(items[0].blocks), len(items), longest), dtype=np.int32)
     for index, item in enumerate(items):
-        for table, (first, blocks) in zip(tables, item.blocks, strict=True):
-            table[index, first : first + len(blocks)] = blocks
+        for group, (first, blocks) in enumerate(item.blocks):
+            tables[group, index, first : first + len(blocks)] = blocks
     return tables
