@@ -11,7 +11,7 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads, rms_norm
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rope_section, rotary_config
-from serving_image.models.tensor_names import From, TensorNames
+from serving_image.models.tensor_names import From
 from serving_image.models.transforms import softplus
 
 ARCHITECTURES = ("ApertusForCausalLM",)
@@ -22,18 +22,15 @@ _ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fre
 }
 """Where the configuration has no section."""
 
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.ATTENTION,
+NAMES = llama.names(
+    {
         **qwen3.HEAD_NORMS,
-        **arcee.FEED_FORWARD,
+        **arcee.UP,
         "attention.norm": "attention_layernorm",
         "feed_forward.norm": "feedforward_layernorm",
         "feed_forward.alpha_positive": From("mlp.act_fn.alpha_p", softplus()),
         "feed_forward.alpha_negative": From("mlp.act_fn.alpha_n", softplus(_BETA)),
     },
-    top=llama.TOP,
     # Constants of the activation, the same in every layer and checkpoint.
     redundant=r"\.mlp\.act_fn\.(beta|eps)$",
 )

@@ -8,16 +8,12 @@ from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import Origin, TensorNames
+from serving_image.models.tensor_names import Origin
 
 ARCHITECTURES = ("ArceeForCausalLM",)
 
-FEED_FORWARD: dict[str, Origin] = {
-    "feed_forward.norm": "post_attention_layernorm",
-    "feed_forward.up": "mlp.up_proj",
-    "feed_forward.down": "mlp.down_proj",
-}
-NAMES = TensorNames(layer=llama.NAMES.layer, layers={**llama.ATTENTION, **FEED_FORWARD}, top=llama.TOP)
+UP: dict[str, Origin] = {"feed_forward.up": "mlp.up_proj"}
+NAMES = llama.names(UP)
 
 
 def describe(config: HFConfig) -> ModelDescription:

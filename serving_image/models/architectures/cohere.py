@@ -31,13 +31,11 @@ def describe(config: HFConfig) -> ModelDescription:
 def names(config: HFConfig, head_dim: int) -> TensorNames:
     """Llama's, with rows of rotated heads reordered and the factor on the logits in the last norm."""
     head_norm = flattened_heads(head_dim).then(half_rotation(head_dim))
-    return TensorNames(
-        layer=llama.NAMES.layer,
-        layers={
-            **llama.NAMES.layers,
+    return llama.names(
+        {
             **llama.interleaved(head_dim),
             "attention.query_norm": From("self_attn.q_norm", head_norm),
             "attention.key_norm": From("self_attn.k_norm", head_norm),
         },
-        top={**llama.TOP, "final_norm": From("model.norm", scaled(config.number("logit_scale", default=0.0625)))},
+        {"final_norm": From("model.norm", scaled(config.number("logit_scale", default=0.0625)))},
     )

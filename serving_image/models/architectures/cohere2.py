@@ -23,9 +23,8 @@ def describe(config: HFConfig) -> ModelDescription:
     config.demand("use_parallel_block", True)
     norm = layer_norm(config, "layer_norm_eps", has_bias=False)
     rotated = attention(config, bias=config.boolean("attention_bias", default=False))
-    window, interval = (
-        config.positive_int(key, default) for key, default in (("sliding_window", 4096), ("sliding_window_pattern", 4))
-    )
+    window = config.positive_int("sliding_window", default=4096)
+    interval = config.positive_int("sliding_window_pattern", default=4)
     windows = layer_windows(config, window, lambda layer: (layer + 1) % interval != 0)
     full, sliding = replace(rotated, rotary=None), replace(rotated, window=window)
     feed_forward = gated_feed_forward(config)

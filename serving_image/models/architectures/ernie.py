@@ -8,7 +8,6 @@ from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import TensorNames
 
 ARCHITECTURES = ("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM")
 
@@ -19,7 +18,5 @@ def describe(config: HFConfig) -> ModelDescription:
     norm = rms_norm(config, default=1e-5)
     rotated = attention(config, default_theta=500_000.0, default_head_dim=128, bias=bias)
     layers = [pre_norm_layer(rotated, gated_feed_forward(config, bias=bias), norm)] * num_layers(config)
-    names = TensorNames(
-        layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **llama.interleaved(rotated.head_dim)}, top=llama.TOP
-    )
+    names = llama.names(llama.interleaved(rotated.head_dim))
     return ModelDescription(decoder(config, layers, norm, tied=True), names)

@@ -11,7 +11,7 @@ from serving_image.models.config import EmbeddingConfig, NormConfig, pre_norm_la
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import From, Origin, TensorNames
+from serving_image.models.tensor_names import From, Origin
 from serving_image.models.transforms import PLUS_ONE
 
 ARCHITECTURES = ("GemmaForCausalLM",)
@@ -19,15 +19,13 @@ ARCHITECTURES = ("GemmaForCausalLM",)
 _ACTIVATIONS: dict[str, GatedKind] = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 """``gelu`` is the official checkpoints' name for its approximation."""
 
-TOP: dict[str, Origin] = {**llama.TOP, "final_norm": From("model.norm", PLUS_ONE)}
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.NAMES.layers,
+FINAL_NORM: dict[str, Origin] = {"final_norm": From("model.norm", PLUS_ONE)}
+NAMES = llama.names(
+    {
         "attention.norm": From("input_layernorm", PLUS_ONE),
         "feed_forward.norm": From("post_attention_layernorm", PLUS_ONE),
     },
-    top=TOP,
+    FINAL_NORM,
 )
 
 

@@ -8,7 +8,7 @@ from serving_image.models.architectures import gemma, llama
 from serving_image.models.assembly import attention, decoder, gated_feed_forward, layer_windows, sandwich_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import From, Origin, TensorNames
+from serving_image.models.tensor_names import From, Origin
 from serving_image.models.transforms import PLUS_ONE
 
 ARCHITECTURES = ("Gemma2ForCausalLM",)
@@ -19,7 +19,7 @@ NORMS: dict[str, Origin] = {
     "feed_forward.norm": From("pre_feedforward_layernorm", PLUS_ONE),
     "feed_forward.output_norm": From("post_feedforward_layernorm", PLUS_ONE),
 }
-NAMES = TensorNames(layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **NORMS}, top=gemma.TOP)
+NAMES = llama.names(NORMS, gemma.FINAL_NORM)
 
 
 def describe(config: HFConfig) -> ModelDescription:

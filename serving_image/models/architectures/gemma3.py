@@ -11,7 +11,7 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_by_layer_type
-from serving_image.models.tensor_names import From, Origin, TensorNames
+from serving_image.models.tensor_names import From, Origin
 from serving_image.models.transforms import PLUS_ONE
 
 ARCHITECTURES = ("Gemma3ForCausalLM",)
@@ -20,7 +20,7 @@ HEAD_NORMS: dict[str, Origin] = {
     "attention.query_norm": From("self_attn.q_norm", PLUS_ONE),
     "attention.key_norm": From("self_attn.k_norm", PLUS_ONE),
 }
-NAMES = TensorNames(layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **gemma2.NORMS, **HEAD_NORMS}, top=gemma.TOP)
+NAMES = llama.names({**gemma2.NORMS, **HEAD_NORMS}, gemma.FINAL_NORM)
 
 
 def describe(config: HFConfig) -> ModelDescription:
@@ -44,9 +44,8 @@ def describe(config: HFConfig) -> ModelDescription:
         scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
         qk_norm=QKNormConfig(kind="rms", epsilon=norm.epsilon, wide=True),
     )
-    window, interval = (
-        config.positive_int(key, default) for key, default in (("sliding_window", 4096), ("sliding_window_pattern", 6))
-    )
+    window = config.positive_int("sliding_window", default=4096)
+    interval = config.positive_int("sliding_window_pattern", default=6)
     sliding = replace(full, rotary=rotaries["sliding_attention"], window=window)
     windows = layer_windows(config, window, lambda layer: (layer + 1) % interval != 0)
     feed_forward = gated_feed_forward(config, activation="hidden_activation", default="gelu_pytorch_tanh")

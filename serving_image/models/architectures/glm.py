@@ -9,7 +9,7 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads, rms_norm
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_config, rotary_dim
-from serving_image.models.tensor_names import Origin, TensorNames
+from serving_image.models.tensor_names import Origin
 
 ARCHITECTURES = ("GlmForCausalLM",)
 
@@ -20,7 +20,7 @@ def describe(config: HFConfig) -> ModelDescription:
     """Pre-normalised rotary attention and SwiGLU."""
     norm = rms_norm(config, default=EPSILON)
     layers = [pre_norm_layer(half_rotated(config), gated_feed_forward(config), norm)] * num_layers(config)
-    names = TensorNames(layer=llama.NAMES.layer, layers=layer_names(config), top=llama.TOP)
+    names = llama.names(layer_names(config))
     return ModelDescription(decoder(config, layers, norm), names)
 
 
@@ -32,9 +32,8 @@ def half_rotated(config: HFConfig) -> AttentionConfig:
 
 
 def layer_names(config: HFConfig) -> dict[str, Origin]:
-    """Where a layer's parameters are."""
+    """Where a layer's names are not Llama's."""
     return {
-        **llama.NAMES.layers,
         **llama.interleaved(heads(config, 128).head_dim, _rotary_dim(config)),
         "feed_forward.gate_up": "mlp.gate_up_proj",
     }

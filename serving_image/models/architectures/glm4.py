@@ -7,7 +7,7 @@ from serving_image.models.assembly import decoder, gated_feed_forward, num_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import Origin, TensorNames
+from serving_image.models.tensor_names import Origin
 
 ARCHITECTURES = ("Glm4ForCausalLM",)
 
@@ -21,5 +21,5 @@ def describe(config: HFConfig) -> ModelDescription:
     """Rotary attention and SwiGLU, normalised before and after."""
     norm = rms_norm(config, default=glm.EPSILON)
     layers = [sandwich_layer(glm.half_rotated(config), gated_feed_forward(config), norm)] * num_layers(config)
-    names = TensorNames(layer=llama.NAMES.layer, layers={**glm.layer_names(config), **_OUTPUT_NORMS}, top=llama.TOP)
+    names = llama.names({**glm.layer_names(config), **_OUTPUT_NORMS})
     return ModelDescription(decoder(config, layers, norm), names)

@@ -42,12 +42,10 @@ def describe(config: HFConfig) -> ModelDescription:
 
 def names_with_factors(*, residual: float, logits: float) -> TensorNames:
     """Llama's names, with a factor on what each block adds to the stream and one on the logits."""
-    return TensorNames(
-        layer=llama.NAMES.layer,
-        layers={
-            **llama.NAMES.layers,
+    return llama.names(
+        {
             "attention.output": From("self_attn.o_proj", scaled(residual)),
             "feed_forward.down": From("mlp.down_proj", scaled(residual)),
         },
-        top={**llama.TOP, "final_norm": From("model.norm", scaled(logits))},
+        {"final_norm": From("model.norm", scaled(logits))},
     )

@@ -8,7 +8,6 @@ from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import TensorNames
 
 ARCHITECTURES = ("HeliumForCausalLM",)
 
@@ -25,7 +24,5 @@ def describe(config: HFConfig) -> ModelDescription:
     )
     feed_forward = gated_feed_forward(config, bias=config.boolean("mlp_bias", default=False))
     layers = [pre_norm_layer(rotated, feed_forward, norm)] * num_layers(config)
-    names = TensorNames(
-        layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **llama.interleaved(rotated.head_dim)}, top=llama.TOP
-    )
+    names = llama.names(llama.interleaved(rotated.head_dim))
     return ModelDescription(decoder(config, layers, norm), names)

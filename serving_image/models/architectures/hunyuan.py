@@ -12,18 +12,14 @@ from serving_image.models.fields import heads, rms_norm
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary import RotaryConfig
 from serving_image.models.rotary_settings import rope_section, rotary_config
-from serving_image.models.tensor_names import TensorNames
 
 ARCHITECTURES = ("HunYuanDenseV1ForCausalLM",)
 
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.NAMES.layers,
+NAMES = llama.names(
+    {
         "attention.query_norm": "self_attn.query_layernorm",
         "attention.key_norm": "self_attn.key_layernorm",
     },
-    top=llama.TOP,
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from serving_image.models.assembly import attention, decoder, gated_feed_forward, num_layers
 from serving_image.models.config import pre_norm_layer
 from serving_image.models.description import ModelDescription
@@ -25,6 +27,15 @@ FEED_FORWARD: dict[str, Origin] = {
 }
 NAMES = TensorNames(layer="model.layers.{}.", layers={**ATTENTION, **FEED_FORWARD}, top=TOP)
 """The names that most families share."""
+
+
+def names(
+    layers: Mapping[str, Origin], top: Mapping[str, Origin] | None = None, redundant: str | None = None
+) -> TensorNames:
+    """The same, but for some modules of a layer or outside the layers."""
+    return TensorNames(
+        layer=NAMES.layer, layers={**NAMES.layers, **layers}, top={**TOP, **(top or {})}, redundant=redundant
+    )
 
 
 def describe(config: HFConfig) -> ModelDescription:

@@ -11,20 +11,18 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads, layer_norm
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_config, rotary_dim
-from serving_image.models.tensor_names import From, TensorNames
+from serving_image.models.tensor_names import From
 from serving_image.models.transforms import PLUS_ONE
 
 ARCHITECTURES = ("NemotronForCausalLM",)
 
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.ATTENTION,
-        **arcee.FEED_FORWARD,
+NAMES = llama.names(
+    {
+        **arcee.UP,
         "attention.norm.weight": From("input_layernorm.weight", PLUS_ONE),
         "feed_forward.norm.weight": From("post_attention_layernorm.weight", PLUS_ONE),
     },
-    top={**llama.TOP, "final_norm.weight": From("model.norm.weight", PLUS_ONE)},
+    {"final_norm.weight": From("model.norm.weight", PLUS_ONE)},
 )
 
 

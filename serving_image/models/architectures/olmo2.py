@@ -10,20 +10,16 @@ from serving_image.models.config import QKNormConfig
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import TensorNames
 
 ARCHITECTURES = ("Olmo2ForCausalLM",)
 
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.NAMES.layers,
+NAMES = llama.names(
+    {
         "attention.query_norm": "self_attn.q_norm",
         "attention.key_norm": "self_attn.k_norm",
         "attention.output_norm": "post_attention_layernorm",
         "feed_forward.output_norm": "post_feedforward_layernorm",
     },
-    top=llama.TOP,
 )
 
 

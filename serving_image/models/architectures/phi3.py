@@ -11,18 +11,14 @@ from serving_image.models.description import ModelDescription
 from serving_image.models.fields import heads, rms_norm
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_config, rotary_dim
-from serving_image.models.tensor_names import TensorNames
 
 ARCHITECTURES = ("Phi3ForCausalLM",)
 
-NAMES = TensorNames(
-    layer=llama.NAMES.layer,
-    layers={
-        **llama.NAMES.layers,
+NAMES = llama.names(
+    {
         "attention.qkv": "self_attn.qkv_proj",
         "feed_forward.gate_up": "mlp.gate_up_proj",
     },
-    top=llama.TOP,
 )
 
 

@@ -10,14 +10,12 @@ from serving_image.models.config import QKNormConfig
 from serving_image.models.description import ModelDescription
 from serving_image.models.fields import rms_norm
 from serving_image.models.hf_config import HFConfig
-from serving_image.models.tensor_names import Origin, TensorNames
+from serving_image.models.tensor_names import Origin
 
 ARCHITECTURES = ("Qwen3ForCausalLM",)
 
 HEAD_NORMS: dict[str, Origin] = {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
-NAMES = TensorNames(
-    layer=llama.NAMES.layer, layers={**llama.ATTENTION, **HEAD_NORMS, **llama.FEED_FORWARD}, top=llama.TOP
-)
+NAMES = llama.names(HEAD_NORMS)
 
 
 def describe(config: HFConfig) -> ModelDescription:

@@ -36,4 +36,4 @@ def _names(attention: AttentionConfig) -> TensorNames:
         f"attention.{ours}_norm": tuple(f"self_attn.{theirs}_layernorm.norms.{head}" for head in range(count))
         for ours, theirs, count in (("query", "q", attention.num_heads), ("key", "k", attention.num_kv_heads))
     }
-    return TensorNames(layer=llama.NAMES.layer, layers={**llama.NAMES.layers, **norms}, top=llama.TOP)
+    return llama.names(norms)
