@@ -46,10 +46,15 @@ class Catalog:
     def __init__(self, entries: Iterable[CatalogEntry]) -> None:
         self.entries = tuple(entries)
         self._by_id = {entry.id.lower(): entry for entry in self.entries}
+        self._by_variant = {variant.id.lower(): entry for entry in self.entries for variant in entry.quantized}
 
     def get(self, model: str) -> CatalogEntry | None:
         """The entry of this id, letter case aside."""
         return self._by_id.get(model.lower())
+
+    def unquantised(self, model: str) -> CatalogEntry | None:
+        """The entry that a compressed repository was made of, as far as the catalog knows."""
+        return self._by_variant.get(model.lower())
 
     def search(self, query: Query) -> list[CatalogEntry]:
         """Entries that match, best first.

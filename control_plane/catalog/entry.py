@@ -95,5 +95,6 @@ class CatalogEntry(BaseModel):
     @cached_property
     def words(self) -> str:
         """Everything but the description that a search may find, in small letters."""
-        parts = (self.id, self.name, self.family, self.architecture, self.kind, *self.tags)
+        variants = (f"{variant.id} {variant.method}" for variant in self.quantized)
+        parts = (self.id, self.name, self.family, self.architecture, self.kind, *self.tags, *variants)
         return " ".join(parts).lower()

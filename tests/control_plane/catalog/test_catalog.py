@@ -164,6 +164,7 @@ def test_every_word_must_occur_and_filters_hold() -> None:
     assert catalog.search(Query("qwen3 8b"))[0].id == "Qwen/Qwen3-8B"
     assert catalog.search(Query("Qwen/Qwen3-8B"))[0].id == "Qwen/Qwen3-8B"
     assert catalog.search(Query("qwen llama zebra")) == []
+    assert [e.id for e in catalog.search(Query("Qwen2.5-7B-Instruct-AWQ"))] == ["Qwen/Qwen2.5-7B-Instruct"]
     assert len(catalog.search(Query())) == len(catalog.entries)
 
     def all_have(query: Query, condition: Callable[[CatalogEntry], bool]) -> None:
@@ -203,6 +204,9 @@ def test_verdicts_by_the_checkpoint(tmp_path: Path) -> None:
         supported, why_not, _ = verdict(name, **config)
         assert not supported
         assert reason in why_not
+    packed = models.tiny_llama(tmp_path / "packed", quantization_config={"quant_method": "awq", "bits": 4})
+    known = support_of(read_facts("Qwen/Qwen2.5-7B-Instruct-AWQ", FolderModel(packed)))
+    assert (known.why_not or "").endswith("awq, which is not served; use Qwen/Qwen2.5-7B-Instruct.")
     folder = models.pickle_model(tmp_path / "pickled")
     assert support_of(read_facts("pickled", FolderModel(folder))).supported
     (folder / "pytorch_model.bin").unlink()
