@@ -1,4 +1,4 @@
-"""Llama 1, 2 and 3, and the many checkpoints that use its architecture: Yi, DeepSeek-LLM, SOLAR, TinyLlama, SmolLM …"""
+"""Llama 1, 2 and 3, and the many checkpoints that use its architecture: Yi, Aquila, XVERSE, DeepSeek-LLM, SOLAR …"""
 
 from __future__ import annotations
 
