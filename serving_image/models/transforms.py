@@ -55,7 +55,7 @@ UNIT_ROWS = Transform(
 
 def scaled(factor: float) -> Transform:
     """A factor on the result of a linear layer or a norm, put into its weights."""
-    return Transform(lambda tensor: tensor.float() * factor)
+    return Transform(lambda tensor: tensor.to(torch.float32, copy=True).mul_(factor))
 
 
 def softplus(plus: float = 0.0) -> Transform:
