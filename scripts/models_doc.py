@@ -75,7 +75,8 @@ def _title(module: ModuleType) -> str:
 def _family(module: ModuleType) -> str:
     names, _, note = _title(module).partition(": ")
     architectures = ", ".join(f"`{name}`" for name in module.ARCHITECTURES)
-    lines = [f"### {names}\n", f"{architectures}{f': {note}' if note else ''}.\n"]
+    sentence = f"{architectures}: {note}" if note else architectures
+    lines = [f"### {names}\n", f"{sentence.removesuffix('…').rstrip()}.\n"]
     entries = [entry for entry in get_catalog().entries if entry.architecture in module.ARCHITECTURES]
     return "\n".join(lines + (list(_table(entries)) if entries else []))
 
