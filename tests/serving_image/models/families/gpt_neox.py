@@ -10,9 +10,8 @@ from tests.serving_image.models.families.case import respelled, transformers_cas
 
 
 def _of_pythia(fields: dict[str, Any]) -> dict[str, Any]:
-    """The names that the published checkpoints have for the rotary settings."""
-    rope = fields.pop("rope_parameters")
-    return fields | {"rotary_pct": rope["partial_rotary_factor"], "rotary_emb_base": rope["rope_theta"]}
+    """The name that the published checkpoints have for the rotary base; the rotated part is what is the default."""
+    return fields | {"rotary_emb_base": fields.pop("rope_parameters")["rope_theta"]}
 
 
 CASES = [
