@@ -111,7 +111,9 @@ def _windows(config: Mapping[str, Any], count: int) -> list[int | None]:
     wanted = flag(config, "use_sliding_window")
     if wanted is None:
         wanted = config.get("model_type") not in _WINDOW_ON_REQUEST
-    window = number(config, _WINDOW) if wanted else None
+    if not wanted or any(config.get(name) == -1 for name in _WINDOW):  # -1 says that there is none
+        return [None] * count
+    window = number(config, _WINDOW)
     if window is None:
         return [None] * count
     return [window if sliding else None for sliding in _sliding(config, count)]

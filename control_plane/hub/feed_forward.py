@@ -74,8 +74,8 @@ def read_feed_forward(config: Mapping[str, Any]) -> FeedForward | None:
     if not (experts and top_k):
         return FeedForward(inner // 2 if family in _HALVED else inner, family not in _PLAIN)
     own = number(values, _EXPERT_INNER) or inner
-    shared = _count(values, "shared_expert_intermediate_size") or _count(values, "n_shared_experts") * own
-    dense = _count(values, "first_k_dense_replace") > 0 or bool(values.get("mlp_only_layers"))
+    shared = number(values, ("shared_expert_intermediate_size",)) or (number(values, ("n_shared_experts",)) or 0) * own
+    dense = number(values, ("first_k_dense_replace",)) is not None or bool(values.get("mlp_only_layers"))
     return FeedForward(inner if dense else 0, True, experts, top_k, own, shared)
 
 
@@ -96,8 +96,3 @@ def _widest_block(blocks: Any, hidden: int | None) -> int | None:
     factors = [mapping(mapping(block).get("ffn")).get("ffn_mult") for block in blocks]
     widths = [int(2 * factor * hidden / 3) for factor in factors if isinstance(factor, int | float) and factor < 1000]
     return max((-(-width // 256) * 256 for width in widths), default=None)
-
-
-def _count(values: Mapping[str, Any], name: str) -> int:
-    """A number that may be zero or absent."""
-    return 0 if values.get(name) == 0 else number(values, (name,)) or 0

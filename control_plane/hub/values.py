@@ -12,13 +12,13 @@ _LARGEST = 1_000_000_000
 
 
 def number(values: Mapping[str, Any], names: tuple[str, ...], *, most: int = _LARGEST) -> int | None:
-    """The first of ``names`` that has a value, a whole number from 1 to ``most``; lists (one per layer) do not count.
+    """The first of ``names`` that has a value, a whole number up to ``most``; zeros and lists do not count.
 
     :raises InvalidRepository: anything else.
     """
     for name in names:
         value = values.get(name)
-        if value is not None and not isinstance(value, list):
+        if value is not None and value != 0 and not isinstance(value, list):
             return _checked(value, name, most)
     return None
 

@@ -137,6 +137,8 @@ def test_layers_that_differ_from_each_other() -> None:
     assert [window for _, window in pattern] == [9, 9, None, 9, 9]
     neo = layers(num_layers=4, window_size=9, attention_types=[[["global", "local"], 2]])
     assert [window for _, window in neo] == [None, 9, None, 9]
+    for nothing in (0, -1, None):
+        assert layers(num_hidden_layers=1, sliding_window=nothing) == [(8, None)]
     late = layers(num_hidden_layers=3, sliding_window=9, use_sliding_window=True, max_window_layers=2)
     assert [window for _, window in late] == [None, None, 9]
 
@@ -160,6 +162,7 @@ def test_layers_that_differ_from_each_other() -> None:
             {"model_type": "mixtral", "intermediate_size": 40, "num_local_experts": 8, "num_experts_per_tok": 2},
             FeedForward(0, True, 8, 2, 40, 0),
         ),
+        ({"intermediate_size": 40, "num_experts": 0, "num_local_experts": 0, "n_shared_experts": 0}, FeedForward(40)),
         ({"architectures": ["X"]}, None),
     ],
 )
