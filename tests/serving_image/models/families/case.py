@@ -82,6 +82,11 @@ def rope_of_transformers_4(fields: dict[str, Any]) -> dict[str, Any]:
     return others | {"rope_theta": theta, "rope_scaling": None if kind == "default" else rope | {"type": kind}}
 
 
+def without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """For :func:`respelled`: ``config.json`` lacks these fields, so that their defaults count."""
+    return lambda fields: {name: value for name, value in fields.items() if name not in names}
+
+
 def perturb(model: torch.nn.Module) -> None:
     """Move vectors, and stacks of them, off their initial zeros and ones, which would hide whether they are read."""
     with torch.no_grad():

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import MptConfig
 
-from tests.serving_image.models.families.case import transformers_case
+from tests.serving_image.models.families.case import respelled, transformers_case
 from tests.serving_image.models.families.references.checkpoint import reference_case
 from tests.serving_image.models.families.references.mpt import logits, shapes
 
 _SIZES = {"n_layers": 2, "max_seq_len": 200}
 
+
+def _of_few_words(fields: dict[str, Any]) -> dict[str, Any]:
+    """Only what differs from Transformers' defaults."""
+    stated = {key: fields["attn_config"][key] for key in ("clip_qkv", "softmax_scale")}
+    return fields | {"attn_config": stated}
+
+
 CASES = [
-    transformers_case(
+    respelled(
+        transformers_case(
+            "",
+            MptConfig,
+            **_SIZES,
+            d_model=48,
+            n_heads=6,
+            layer_norm_epsilon=1e-3,
+            attn_config={"clip_qkv": 0.7, "softmax_scale": 0.5},
+            tie_word_embeddings=False,
+        ),
         "mpt-6-heads-clipped",
-        MptConfig,
-        **_SIZES,
-        d_model=48,
-        n_heads=6,
-        layer_norm_epsilon=1e-3,
-        attn_config={"clip_qkv": 0.7, "softmax_scale": 0.5},
-        tie_word_embeddings=False,
+        fields=_of_few_words,
     ),
     reference_case(
         "mpt-foundry-biased-grouped-normalised",

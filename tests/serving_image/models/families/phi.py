@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PhiConfig
 
-from tests.serving_image.models.families.case import respelled, transformers_case
+from tests.serving_image.models.families.case import respelled, transformers_case, without
 
 
 def _of_phi_2(fields: dict[str, Any]) -> dict[str, Any]:
@@ -29,18 +29,22 @@ CASES = [
         "phi-2",
         fields=_of_phi_2,
     ),
-    transformers_case(
+    respelled(
+        transformers_case(
+            "",
+            PhiConfig,
+            hidden_size=48,
+            intermediate_size=50,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            hidden_act="relu",
+            layer_norm_eps=1e-3,
+            qk_layernorm=True,
+            tie_word_embeddings=True,
+        ),
         "phi-head-norms-gqa-tied",
-        PhiConfig,
-        hidden_size=48,
-        intermediate_size=50,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        hidden_act="relu",
-        layer_norm_eps=1e-3,
-        qk_layernorm=True,
-        tie_word_embeddings=True,
+        fields=without("rope_parameters"),
     ),
 ]
