@@ -46,7 +46,7 @@ def heads(config: HFConfig, default_head_dim: int | None = None) -> Heads:
 
 def checked_heads(config: HFConfig, num_heads: int, num_kv_heads: int, head_dim: int) -> Heads:
     """:raises StartupError: heads do not divide."""
-    if num_heads % num_kv_heads or head_dim % 2:
+    if num_heads % num_kv_heads or head_dim % 2 or head_dim < 2:
         raise config.error(
             f"{num_heads} attention heads over {num_kv_heads} key/value heads of size {head_dim} is not a layout "
             "that attention can use"

@@ -13,6 +13,9 @@ _Chosen = TypeVar("_Chosen")
 _MAX_BYTES = 8 << 20
 """Real files are below 100 KB; a bound keeps a mistaken path from being read whole."""
 
+_MAX_NUMBER = 1e15
+"""Real fields are below 1e12."""
+
 
 class HFConfig:
     """A Hugging Face ``config.json`` or a section of it."""
@@ -112,7 +115,8 @@ class HFConfig:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        # Python reads NaN and Infinity out of JSON, and powers of very large numbers overflow.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _MAX_NUMBER:
             raise self.error(f"{key} must be a positive number, not {value!r}")
         return float(value)
 

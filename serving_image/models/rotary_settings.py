@@ -9,6 +9,9 @@ from serving_image.models.rotary import RotaryConfig, RotaryScaling
 
 _SCALINGS: dict[str, RotaryScaling] = {name: name for name in get_args(RotaryScaling)} | {"su": "longrope"}
 
+_MIN_DYNAMIC_DIM = 4
+"""Its exponent is ``head_dim / (head_dim - 2)``."""
+
 
 def rope_section(config: HFConfig, layer_type: str | None = None) -> HFConfig:
     """``rope_scaling`` (Transformers 4) or ``rope_parameters`` (5), which may hold one section for each type of layer,
@@ -18,9 +21,15 @@ def rope_section(config: HFConfig, layer_type: str | None = None) -> HFConfig:
 
 
 def rotary_dim(config: HFConfig, head_dim: int, default: float = 1.0) -> int:
-    """The elements of a head that are rotated, by ``partial_rotary_factor``."""
+    """The elements of a head that are rotated, by ``partial_rotary_factor``.
+
+    :raises StartupError: none, or more than there are.
+    """
     within = rope_section(config).number("partial_rotary_factor", default=default)
-    return int(head_dim * config.number("partial_rotary_factor", default=within))
+    rotated = int(head_dim * config.number("partial_rotary_factor", default=within))
+    if not 0 < rotated <= head_dim:
+        raise config.error(f"partial_rotary_factor would rotate {rotated} of a head's {head_dim} elements")
+    return rotated
 
 
 def rotary_config(
@@ -46,6 +55,8 @@ def rotary_config(
     scaling = rope.string("rope_type", default=rope.string("type", default="default"))
     if scaling not in _SCALINGS:
         raise config.error(f'rotary scaling "{scaling}" is not supported; supported: {", ".join(sorted(_SCALINGS))}')
+    if _SCALINGS[scaling] == "dynamic" and head_dim < _MIN_DYNAMIC_DIM:
+        raise config.error(f"{head_dim} elements of a head are too few for dynamic rotary scaling")
     if max_position is None:
         max_position = config.positive_int("max_position_embeddings", default=2048)
     if theta is None:

@@ -43,6 +43,8 @@ def _rotary(config: HFConfig) -> RotaryConfig:
     alpha = rope.optional_number("alpha")
     if alpha is None or rope.string("rope_type", default=rope.string("type", default="default")) != "dynamic":
         return rotary_config(config, head_dim)
+    if head_dim == 2:
+        raise config.error("2 elements of a head are too few for dynamic rotary scaling")
     theta = rope.number("rope_theta", default=config.number("rope_theta", default=10000.0))
     unscaled = HFConfig(config.path, {})
     return rotary_config(config, head_dim, rope=unscaled, theta=theta * alpha ** (head_dim / (head_dim - 2)))
