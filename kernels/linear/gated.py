@@ -52,8 +52,11 @@ class FusedGate:
     def __init__(
         self, weight: Tensor, layout: type[native.PackedWeight] | type[native.Int8Weight], kind: GatedKind
     ) -> None:
-        self._packed = layout(interleaved(weight))
-        self.nbytes = self._packed.nbytes
+        columns, depth = weight.shape
+        self._memory = layout.memory(columns, depth, weight.dtype)[0]
+        layout.pack_gated(weight, self._memory)
+        self.nbytes = self._memory.nbytes
+        self._address = self._memory.data_ptr()
         self._shape = weight.shape
         self._multiply = library.function(f"gated{layout.kind}", weight.dtype)
         self._dtype = weight.dtype
@@ -71,10 +74,5 @@ class FusedGate:
         columns, depth = self._shape
         native.check_input(x, depth, self._dtype)
         out = library.result((x.shape[0], columns // 2), self._dtype)
-        self._multiply(x.data_ptr(), x.shape[0], depth, columns, self._packed.address, self._kind, out.data_ptr())
+        self._multiply(x.data_ptr(), x.shape[0], depth, columns, self._address, self._kind, out.data_ptr())
         return out
-
-
-def interleaved(weight: Tensor) -> Tensor:
-    """A weight ``[2 * intermediate, in_features]``, 16 rows of the gate and the 16 that they scale in turn."""
-    return weight.view(2, -1, _LANES, weight.shape[1]).transpose(0, 1).reshape(weight.shape)

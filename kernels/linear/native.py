@@ -22,6 +22,8 @@ from torch import Tensor
 from kernels.native import library
 
 _PANEL = 32
+_LANES = 16
+_PANELS_AT_ONCE = 16
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -95,6 +97,15 @@ class PackedWeight(_Packed):
         source = weight.contiguous()
         library.function("pack", weight.dtype)(source.data_ptr(), *weight.shape, memory.data_ptr())
 
+    @classmethod
+    def pack_gated(cls, weight: Tensor, memory: Tensor) -> None:
+        """Write ``[2 * intermediate, in_features]``, the gate's half first, to memory for one: in each panel 16 rows of
+        the gate and the 16 that they scale. Some panels at a time, for there is no room for a second model."""
+        depth = weight.shape[1]
+        for panel in range(0, weight.shape[0] // _PANEL, _PANELS_AT_ONCE):
+            piece = _interleaved(weight, slice(panel, panel + _PANELS_AT_ONCE))
+            cls.pack(piece, memory[panel * _PANEL * depth :][: piece.numel()])
+
 
 class Int8Weight(_Packed):
     """A weight rounded to int8, in panels, followed by each column's scale and the correction for unsigned inputs."""
@@ -117,6 +128,16 @@ class Int8Weight(_Packed):
         """See :meth:`PackedWeight.pack`."""
         source = weight.contiguous()
         library.function("pack_int8", weight.dtype)(source.data_ptr(), *weight.shape, memory.data_ptr())
+
+    @classmethod
+    def pack_gated(cls, weight: Tensor, memory: Tensor) -> None:
+        """See :meth:`PackedWeight.pack_gated`; all panels at once, for the scales of all come after them."""
+        cls.pack(_interleaved(weight, slice(None)), memory)
+
+
+def _interleaved(weight: Tensor, panels: slice) -> Tensor:
+    halves = weight.view(2, -1, _LANES, weight.shape[1])[:, panels]
+    return halves.transpose(0, 1).reshape(-1, weight.shape[1])
 
 
 def _memory(count: int, size: int, dtype: torch.dtype) -> Tensor:

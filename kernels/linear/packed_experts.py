@@ -12,7 +12,6 @@ from torch.nn import functional
 from kernels.activation.native import NUMBERS
 from kernels.linear import native
 from kernels.linear.experts import check_expert
-from kernels.linear.gated import interleaved
 from kernels.moe import GatedActivation, Routing
 from kernels.native import library
 
@@ -56,9 +55,10 @@ class PackedExperts:
         """See :class:`kernels.linear.ExpertWeights`."""
         shape = (self._num_experts, 2 * self._intermediate, self._hidden)
         check_expert(index, shape, weight, bias, biased=self._gate_up_bias is not None)
-        missing = self._padded - self._intermediate
-        halves = functional.pad(weight.to(self._dtype).view(2, self._intermediate, -1), (0, 0, 0, missing))
-        self._layout.pack(interleaved(halves.flatten(0, 1)), self._gate_up[index])
+        weight = weight.to(self._dtype)
+        if missing := self._padded - self._intermediate:
+            weight = functional.pad(weight.view(2, self._intermediate, -1), (0, 0, 0, missing)).flatten(0, 1)
+        self._layout.pack_gated(weight, self._gate_up[index])
         if self._gate_up_bias is not None and bias is not None:
             self._gate_up_bias[index, :, : self._intermediate] = bias.view(2, -1)
 
@@ -66,8 +66,10 @@ class PackedExperts:
         """See :class:`kernels.linear.ExpertWeights`."""
         shape = (self._num_experts, self._hidden, self._intermediate)
         check_expert(index, shape, weight, bias, biased=self._down_bias is not None)
-        padded = functional.pad(weight.to(self._dtype), (0, self._padded - self._intermediate))
-        self._layout.pack(padded, self._down[index])
+        weight = weight.to(self._dtype)
+        if missing := self._padded - self._intermediate:
+            weight = functional.pad(weight, (0, missing))
+        self._layout.pack(weight, self._down[index])
         if self._down_bias is not None and bias is not None:
             self._down_bias[index] = bias
 

@@ -52,35 +52,54 @@ def iter_parameters(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter once, in ``dtype`` or, if it is wide, float32, on ``device``, in the order of ``specs``.
 
-    On a CPU a parameter with a single origin of the right dtype is a view of the mapped file: whoever keeps it must
+    On a CPU a parameter is a view of the mapped file, or of memory that the next one may take: whoever keeps it must
     copy it. To a GPU each tensor is copied from the mapped file, and joined with others there. No more than one
     parameter, and what a transform makes of one tensor, exists besides.
     """
     checkpoint = checkpoint.renamed(names.canonical)
+    staging = _Staging(device)
     for name, spec in specs.items():
         kept = torch.float32 if spec.wide else dtype
         origin = names.origin(name, spec)
         if isinstance(origin, Computed):
             yield name, origin.make().to(device, kept)
         elif len(origin) == 1:
-            yield name, _read(checkpoint, origin[0]).to(device, kept)
+            yield name, staging.moved(_read(checkpoint, origin[0]), kept)
         else:
-            yield name, _joined(checkpoint, origin, spec.shape, kept, device)
+            joined, row = staging.empty(spec.shape, kept), 0
+            for source in origin:
+                joined[row : row + source.rows].copy_(_read(checkpoint, source))
+                row += source.rows
+            yield name, joined
 
 
-def _joined(
-    checkpoint: Checkpoint,
-    sources: tuple[Source, ...],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    joined = torch.empty(shape, dtype=dtype, device=device)
-    row = 0
-    for source in sources:
-        joined[row : row + source.rows].copy_(_read(checkpoint, source))
-        row += source.rows
-    return joined
+class _Staging:
+    """Where parameters get their dtype, order and neighbours, one after the other.
+
+    On a CPU always in the same memory: blocks freed and asked for anew would leave holes between what is kept (45 % of
+    a model of 185 MB). A GPU's allocator has no such holes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory for one parameter."""
+        if self._device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=self._device)
+        size = torch.Size(shape).numel() * dtype.itemsize
+        if size > self._memory.numel():
+            # The old one goes first.
+            self._memory = torch.empty(0, dtype=torch.uint8)
+            self._memory = torch.empty(size, dtype=torch.uint8)
+        return self._memory[:size].view(dtype).view(shape)
+
+    def moved(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """A tensor on the device, in rows; where nothing has to change, itself."""
+        if self._device.type != "cpu" or (tensor.dtype == dtype and tensor.is_contiguous()):
+            return tensor.to(self._device, dtype)
+        return self.empty(tensor.shape, dtype).copy_(tensor)
 
 
 def _read(checkpoint: Checkpoint, source: Source) -> Tensor:
