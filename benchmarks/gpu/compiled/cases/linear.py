@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, Case, Demand
+from kernels.activation import GatedKind
 from kernels.linear import EXACT
 
 _DEPTH = 4096
@@ -19,7 +21,9 @@ def cases() -> Iterator[Case]:
         for name, columns in _COLUMNS.items():
             for kind in ("bf16", "fp16") if name == "wide" else ("bf16", "fp32"):
                 yield _product(f"{kind} {name} {rows}", DTYPES[kind], rows, columns)
-            yield _gated(f"bf16 {name} {rows} gated", rows, columns)
+            yield _gated(f"bf16 {name} {rows} gated", rows, columns, "silu")
+        for kind in get_args(GatedKind)[1:]:
+            yield _gated(f"bf16 narrow {rows} gated {kind}", rows, _COLUMNS["narrow"], kind)
         yield _logits(rows)
 
 
@@ -32,9 +36,9 @@ def _product(name: str, dtype: torch.dtype, rows: int, columns: int) -> Case:
     return Case("linear", name, call, _demands(rows, dtype.itemsize))
 
 
-def _gated(name: str, rows: int, columns: int) -> Case:
+def _gated(name: str, rows: int, columns: int, kind: GatedKind) -> Case:
     def call() -> object:
-        weight = EXACT.gated(torch.empty(2 * columns, _DEPTH, dtype=torch.bfloat16), has_bias=False)
+        weight = EXACT.gated(torch.empty(2 * columns, _DEPTH, dtype=torch.bfloat16), has_bias=False, kind=kind)
         return weight.multiply(torch.empty(rows, _DEPTH, dtype=torch.bfloat16))
 
     return Case("linear", name, call, _demands(rows, 2 * 2, "gated_"))

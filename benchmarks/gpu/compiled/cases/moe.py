@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu.compiled.case import DTYPES, HOPPER, Case, Demand
 from benchmarks.gpu.workloads.moe import Experts, mixture
-from kernels.moe import Router, route
+from kernels.moe import GEGLU_TANH, SWIGLU, GatedActivation, Router, experts_forward, route
 
 _CPU = torch.device("cpu")
 _SIZES = Experts(experts=8, top_k=2)
@@ -23,14 +23,17 @@ def cases() -> Iterator[Case]:
     yield _experts("bf16 one token", _SIZES, 1, 16)
     yield _experts("fp16 m128", replace(_SIZES, dtype=DTYPES["fp16"]), 512, 128)
     yield _experts("fp32 m32", replace(_SIZES, dtype=DTYPES["fp32"]), 512, 32)._replace(capabilities=HOPPER)
+    for rows in (16, 128):
+        yield _experts(f"bf16 m{rows} gelu_tanh", _SIZES, rows * 4, rows, GEGLU_TANH)._replace(capabilities=HOPPER)
     yield _route("route softmax", 128, Router(8, renormalise=True))
     yield _route("route groups", 256, Router(8, "sigmoid", True, groups=8, top_groups=4, group_best=2))
     yield _route("route sparsemixer", 16, Router(2, "sparsemixer", jitter=0.01))._replace(capabilities=HOPPER)
 
 
-def _experts(name: str, experts: Experts, tokens: int, rows: int) -> Case:
+def _experts(name: str, experts: Experts, tokens: int, rows: int, activation: GatedActivation = SWIGLU) -> Case:
     def call() -> object:
-        return mixture(experts, tokens, experts.layer(_CPU))()
+        layer = mixture(experts, tokens, experts.layer(_CPU))
+        return experts_forward(layer.x, layer.gate_up, layer.down, layer.routing, activation)
 
     size = experts.dtype.itemsize
     # The tensor cores' own instructions take 64 rows at least; float32 in full precision is not for them.
