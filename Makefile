@@ -26,6 +26,7 @@ bench:  ## Side-by-side benchmarks and a soak (60 minutes, on a quiet machine); 
 	.venv/bin/python benchmarks/families.py $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 	.venv/bin/python benchmarks/prefill_profile.py
 	.venv/bin/python benchmarks/attention_variants.py
+	.venv/bin/python benchmarks/experts.py
 	.venv/bin/python benchmarks/boot.py
 	.venv/bin/python benchmarks/download.py
 	.venv/bin/python -m benchmarks.soak
