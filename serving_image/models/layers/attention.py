@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import PLAIN, AttentionVariant, LayerCache, paged_attention
+from kernels.elementwise import clip
 from kernels.rotate_and_store import HeadNorms, rotate_and_store
 from serving_image.models.config import AttentionConfig, NormConfig, QKNormConfig
 from serving_image.models.layers.norm import Norm
@@ -40,7 +41,7 @@ class Attention:
         if self._early_norms is not None:
             qkv = self._early_norms(qkv)
         if self._clip is not None:
-            qkv.clamp_(-self._clip, self._clip)
+            clip(qkv, self._clip)
         query = rotate_and_store(qkv, rotation.cos, rotation.sin, paging.slots, cache, self._norms)
         attended = paged_attention(query, cache, paging, self._scale, self._variant)
         return self._output(attended.view(x.shape[0], -1), residual)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from kernels.elementwise import add
 from serving_image.models.config import BlockConfig, NormConfig
 from serving_image.models.layers.norm import Norm, optional_norm
 from serving_image.models.layers.step import Step
@@ -25,7 +26,7 @@ class Stream:
     def value(self) -> Tensor:
         """The stream, nothing pending."""
         if self._pending is not None:
-            self._value, self._pending = self._value + self._pending, None
+            self._value, self._pending = add(self._pending, self._value), None
         return self._value
 
     def normalised(self, norm: Norm) -> Tensor:

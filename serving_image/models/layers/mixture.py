@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from kernels.elementwise import add
 from kernels.moe import route
 from serving_image.models.config import MixtureConfig
 from serving_image.models.layers.feed_forward import FeedForward
@@ -32,5 +32,4 @@ class Mixture:
     def _add_shared(self, shared: FeedForward, x: Tensor, step: Step, residual: Tensor | None) -> Tensor:
         if self._shared_gate is None:
             return shared(x, step, residual)
-        weighted = shared(x, step, None) * torch.sigmoid(self._shared_gate(x))
-        return weighted if residual is None else residual + weighted
+        return add(shared(x, step, None), residual, self._shared_gate(x))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import OlmoConfig
+from transformers import OlmoeConfig
 
 from kernels.linear import EXACT, INT8, Layout
 from kernels.native import library
@@ -137,9 +137,10 @@ def test_a_layout_of_other_kernels_is_not_recorded(model: ModelFolder) -> None:
 
 @compiled
 def test_a_model_that_torch_computes_a_part_of_goes_on_unrecorded(tmp_path: Path) -> None:
-    """OLMo's clip is torch's: a replay would pass on what it gave when it was recorded."""
+    """OLMoE's norms before a clip are partly torch's: a replay would pass on what they gave when they were recorded."""
     settings = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
-    transformers_case("clipped", OlmoConfig, vocab_size=256, eos_token_id=2, clip_qkv=0.5, **settings).write(tmp_path)
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 0.5}
+    transformers_case("clipped", OlmoeConfig, vocab_size=256, eos_token_id=2, **experts, **settings).write(tmp_path)
     plain, other = (Side(ModelFolder.open(tmp_path), torch.float32, EXACT) for _ in range(2))
     requests = new_requests()[:3]
     for step in range(3):
