@@ -16,13 +16,13 @@ from control_plane.hub.values import number, text
 
 _HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model")
 _CONTEXT = (
+    "model_max_length",
     "max_position_embeddings",
     "n_positions",
     "seq_length",
     "max_seq_len",
     "max_sequence_length",
     "n_ctx",
-    "model_max_length",
 )
 _VOCABULARY = ("padded_vocab_size", "vocab_size")
 #: Families whose configs leave the context out, and what it is then.
