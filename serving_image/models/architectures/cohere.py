@@ -28,9 +28,7 @@ def describe(config: HFConfig) -> ModelDescription:
     if config.boolean("use_qk_norm", default=False):
         rotated = replace(rotated, qk_norm=QKNormConfig(kind="layer", epsilon=norm.epsilon, per_head=True))
     layers = [parallel_layer(rotated, gated_feed_forward(config), norm)] * num_layers(config)
-    return ModelDescription(
-        decoder(config, layers, replace(norm, wide=True), tied=True), names(config, head_dim)
-    )
+    return ModelDescription(decoder(config, layers, replace(norm, wide=True), tied=True), names(config, head_dim))
 
 
 def names(config: HFConfig, head_dim: int) -> TensorNames:
