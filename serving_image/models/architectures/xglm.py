@@ -23,15 +23,30 @@ from serving_image.models.tensor_names import Computed, TensorNames
 
 ARCHITECTURES = ("XGLMForCausalLM",)
 
-_SPELLINGS = {"d_model": "hidden_size", "num_layers": "num_hidden_layers", "attention_heads": "num_attention_heads"}
+_SPELLINGS = {
+    "d_model": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "attention_heads": "num_attention_heads",
+    "ffn_dim": "intermediate_size",
+    "activation_function": "hidden_act",
+}
 _PADDING = 2
 """Position 0 is row 2 of the table, as in OPT."""
 
 
 def describe(config: HFConfig) -> ModelDescription:
-    """Attention with biases over sines; words' vectors are scaled up."""
+    """Attention with biases over sines."""
     config.demand("add_cross_attention", False)
-    config = config.respelled(_SPELLINGS)
+    decoder = scaled_words_decoder(config.respelled(_SPELLINGS), positions=2048)
+    padding = config.count("pad_token_id", default=1)
+    return ModelDescription(decoder, _names(decoder.max_position, decoder.hidden_size, padding))
+
+
+def scaled_words_decoder(config: HFConfig, *, positions: int) -> DecoderConfig:
+    """Layer norms, biases everywhere, a table of positions, and words' vectors that are scaled up.
+
+    :param positions: rows of the table where the configuration does not say.
+    """
     hidden_size = config.positive_int("hidden_size", default=1024)
     num_heads = config.positive_int("num_attention_heads", default=16)
     attention = AttentionConfig(
@@ -40,15 +55,15 @@ def describe(config: HFConfig) -> ModelDescription:
         output_bias=True,
     )
     feed_forward = FeedForwardConfig(
-        intermediate_size=config.positive_int("ffn_dim", default=4096),
-        activation=plain_activation(config, "activation_function", "gelu"),
+        intermediate_size=config.positive_int("intermediate_size", default=4096),
+        activation=plain_activation(config, default="gelu"),
         up_bias=True,
         down_bias=True,
     )
     norm = NormConfig(kind="layer", epsilon=1e-5, has_bias=True)
     is_scaled = config.boolean("scale_embedding", default=True)
-    positions = config.positive_int("max_position_embeddings", default=2048)
-    decoder = DecoderConfig(
+    positions = config.positive_int("max_position_embeddings", default=positions)
+    return DecoderConfig(
         vocab_size=config.positive_int("vocab_size"),
         hidden_size=hidden_size,
         layers=(pre_norm_layer(attention, feed_forward, norm),) * config.positive_int("num_hidden_layers", default=24),
@@ -57,7 +72,6 @@ def describe(config: HFConfig) -> ModelDescription:
         embedding=EmbeddingConfig(scale=hidden_size**0.5 if is_scaled else 1.0, num_positions=positions),
         tie_word_embeddings=tied(config, default=True),
     )
-    return ModelDescription(decoder, _names(positions, hidden_size, config.count("pad_token_id", default=1)))
 
 
 def _names(positions: int, hidden_size: int, zeroed: int) -> TensorNames:
