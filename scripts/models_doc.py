@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Writes docs/models.md from the engine's registry and the catalog; prints it with ``--print``."""
+"""Writes what follows from the engine's registry: docs/models.md, with the catalog, and the control plane's list of
+native architectures. ``--print`` prints the page instead.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,9 +15,11 @@ from control_plane.catalog.catalog import get_catalog
 from control_plane.catalog.entry import CatalogEntry
 from control_plane.hub.architectures import get_architectures
 from control_plane.sizing.machines import COMFORTABLE_CONTEXT, COMFORTABLE_REQUESTS
-from serving_image.models.registry import families
+from serving_image.models.registry import families, native_architectures
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+_ROOT = Path(__file__).resolve().parents[1]
+TARGET = _ROOT / "docs" / "models.md"
+ARCHITECTURES = _ROOT / "control_plane" / "hub" / "architectures.yaml"
 
 _INTRODUCTION = """\
 # Models
@@ -131,12 +136,25 @@ def _wrapped(words: Iterable[str], width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in lines).rstrip(",") + "."
 
 
+def with_native_architectures(text: str) -> str:
+    """architectures.yaml, its list ``native`` as the registry has it, and none of these under ``fallback``."""
+    names = sorted(native_architectures())
+    listed = "native:\n" + "".join(f"  - {name}\n" for name in names)
+    before, native, after = re.split(r"^(native:\n(?:  - .*\n)*)", text, maxsplit=1, flags=re.MULTILINE)
+    known = set(re.findall(r"  - (.*)\n", native))
+    for name in set(names) - known:
+        after = after.replace(f"  - {name}\n", "", 1)
+    return before + listed + after
+
+
 def main() -> None:
-    """Write or print it."""
+    """Write both, or print the page."""
     if "--print" in sys.argv[1:]:
         sys.stdout.write(document())
-    else:
-        TARGET.write_text(document(), encoding="utf-8")
+        return
+    ARCHITECTURES.write_text(with_native_architectures(ARCHITECTURES.read_text(encoding="utf-8")), encoding="utf-8")
+    get_architectures.cache_clear()
+    TARGET.write_text(document(), encoding="utf-8")
 
 
 if __name__ == "__main__":
