@@ -106,7 +106,7 @@ def test_a_second_instance_of_a_model_fetches_nothing_again(
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
-        (["launch", "e2e/unsupported"], 2, "not served"),
+        (["launch", "e2e/unsupported"], 2, "RwkvForCausalLM is a state-space or recurrent model"),
         (["launch", "e2e/missing"], 3, "e2e/missing"),
         (["show", "nobody"], 3, "nobody"),
         (["launch", "no slash ../.."], 2, "model id"),

@@ -13,7 +13,6 @@ from kernels.attention import AttentionVariant, LayerCache, PagedBatch, paged_at
 from kernels.attention import reference as attention_reference
 from kernels.attention.launch import MAX_SPLITS
 from kernels.gpu import Device
-from kernels.native import library
 
 H200 = Device(90, 132)
 
@@ -139,11 +138,3 @@ def test_scales_multiply_what_the_cache_holds() -> None:
     stored = LayerCache(cache.key.to(torch.float8_e4m3fn), cache.value.to(torch.float8_e4m3fn), scales)
     output = paged_attention(query, stored, batch, 1.0)
     torch.testing.assert_close(output, torch.tensor([[[0.25 * 2 + 0.75 * 4]]]))
-
-
-@pytest.mark.skipif(not library.processor_suffices(), reason="needs a processor with AVX512-BF16")
-def test_the_compiled_kernels_refuse_variants() -> None:
-    keys = torch.zeros(3, 1, 16, dtype=torch.bfloat16)
-    problem = _one_sequence(keys[:1], keys, keys, block_size=32)
-    with pytest.raises(ValueError, match="plain causal"):
-        paged_attention(*problem, 1.0, AttentionVariant(window=5))
