@@ -7,6 +7,7 @@ shared wrongly or overwritten too early changes the tokens, which :func:`expecte
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
@@ -231,3 +232,9 @@ def make_request(name: str, prompt: int | Sequence[int], output: int, *, priorit
         priority=priority,
         **more,  # type: ignore[arg-type]
     )
+
+
+def random_prompt(length: int, seed: int = 0) -> list[int]:
+    """Tokens that follow from the arguments."""
+    generator = random.Random(f"{length} {seed}")  # noqa: S311 (not for security)
+    return generator.choices(range(VOCAB_SIZE), k=length)

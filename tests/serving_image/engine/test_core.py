@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import logging
-import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from serving_image.engine.block_demand import BlockDemand
 from serving_image.engine.block_pool import CachedPrefix
 from serving_image.engine.block_table import BlockTable
 from serving_image.engine.protocol import AddRequest, RequestOutput
 from tests.serving_image.engine.scripted_runner import (
     BLOCK,
-    VOCAB_SIZE,
     ScriptedEngine,
-    Windows,
     ask,
     expected_tokens,
+    random_prompt,
 )
 from tests.serving_image.generation import run_to_end, tokens_by_request
-
-
-def _prompt(length: int, seed: int = 0) -> list[int]:
-    generator = random.Random(f"{length} {seed}")  # noqa: S311 (not for security)
-    return generator.choices(range(VOCAB_SIZE), k=length)
 
 
 def _run(engine: ScriptedEngine, *messages: AddRequest) -> dict[str, list[RequestOutput]]:
@@ -46,7 +36,7 @@ def _tokens(outputs: list[RequestOutput]) -> list[int]:
 
 def test_each_step_is_launched_before_the_one_before_it_is_read() -> None:
     engine = ScriptedEngine()
-    prompt = _prompt(3)
+    prompt = random_prompt(3)
     outputs = _run(engine, ask("r", prompt, 4))
     assert engine.runner.log == [
         ("launch", 1),
@@ -67,7 +57,7 @@ def test_each_step_is_launched_before_the_one_before_it_is_read() -> None:
 def test_a_crowd_in_chunks_gets_what_each_gets_alone(quick: bool, enable_prefix_caching: bool) -> None:
     engine = ScriptedEngine(budget=24, enable_prefix_caching=enable_prefix_caching)
     engine.runner.quick = quick
-    prompts = {str(index): _prompt(1 + 7 * index % 40, index) for index in range(20)}
+    prompts = {str(index): random_prompt(1 + 7 * index % 40, index) for index in range(20)}
     outputs = _run(engine, *(ask(name, prompt, 1 + int(name)) for name, prompt in prompts.items()))
     for name, prompt in prompts.items():
         assert _tokens(outputs[name]) == expected_tokens(prompt, 1 + int(name))
@@ -81,7 +71,7 @@ def test_the_runner_is_told_of_every_request_that_has_ended() -> None:
     engine = ScriptedEngine(max_num_seqs=3)
     engine.runner.fails = lambda item: item.request.request_id == "fails"
     for name in ("done", "fails", "aborted", "waiting"):
-        assert engine.core.add(ask(name, _prompt(5), 3)) is None
+        assert engine.core.add(ask(name, random_prompt(5), 3)) is None
     for _ in range(3):
         engine.core.step()
     assert [request.request_id for request in engine.runner.forgotten] == ["fails"]
@@ -92,11 +82,11 @@ def test_the_runner_is_told_of_every_request_that_has_ended() -> None:
 
 def test_a_stop_token_found_one_step_late_ends_the_request_there() -> None:
     engine = ScriptedEngine()
-    prompt = _prompt(5)
+    prompt = random_prompt(5)
     tokens = expected_tokens(prompt, 30)
     stop = tokens[7]
     end = tokens.index(stop) + 1
-    other = _prompt(6)
+    other = random_prompt(6)
     outputs = _run(engine, ask("r", prompt, 30, stop_token_ids=frozenset({stop})), ask("other", other, 20))
     assert _tokens(outputs["r"]) == tokens[:end]
     assert [output.finish_reason for output in outputs["r"]] == [None] * (end - 1) + ["stop"]
@@ -107,7 +97,7 @@ def test_a_stop_token_found_one_step_late_ends_the_request_there() -> None:
 
 def test_a_request_ends_at_the_context_even_if_max_tokens_is_more() -> None:
     engine = ScriptedEngine(max_model_len=32)
-    outputs = _run(engine, ask("r", _prompt(30), 100))
+    outputs = _run(engine, ask("r", random_prompt(30), 100))
     assert [output.finish_reason for output in outputs["r"]] == [None, "length"]
 
 
@@ -147,7 +137,7 @@ def test_there_is_work_until_the_last_launched_step_is_read() -> None:
 
 def test_preemption_with_a_step_in_flight_changes_no_token() -> None:
     engine = ScriptedEngine(num_blocks=14, budget=40)
-    prompts = {str(index): _prompt(10, index) for index in range(5)}
+    prompts = {str(index): random_prompt(10, index) for index in range(5)}
     outputs = _run(engine, *(ask(name, prompt, 20) for name, prompt in prompts.items()))
     assert engine.core.stats().num_preemptions > 0
     for name, prompt in prompts.items():
@@ -157,7 +147,7 @@ def test_preemption_with_a_step_in_flight_changes_no_token() -> None:
 def test_a_failed_request_ends_and_the_others_go_on() -> None:
     engine = ScriptedEngine()
     engine.runner.fails = lambda item: item.request.request_id == "victim" and item.start + item.num_tokens > 6
-    prompt = _prompt(5)
+    prompt = random_prompt(5)
     outputs = _run(engine, ask("victim", prompt, 9), ask("other", prompt, 9))
     assert [output.finish_reason for output in outputs["victim"]] == [None, None, "error"]
     assert outputs["victim"][-1].error == "The device failed."
@@ -167,7 +157,7 @@ def test_a_failed_request_ends_and_the_others_go_on() -> None:
 
 def test_blocks_of_a_failed_step_are_never_shared() -> None:
     engine = ScriptedEngine()
-    prompt = _prompt(3 * BLOCK)
+    prompt = random_prompt(3 * BLOCK)
     engine.runner.fails = lambda item: item.request.request_id == "victim"
     assert _run(engine, ask("victim", prompt, 3))["victim"][-1].finish_reason == "error"
     (first, *_) = _run(engine, ask("next", prompt, 3))["next"]
@@ -223,7 +213,7 @@ def test_an_engine_that_was_idle_for_long_is_not_late_when_work_comes() -> None:
 
 def test_prompt_logprobs_of_all_chunks_come_once_with_the_first_token() -> None:
     engine = ScriptedEngine(budget=10)
-    prompt = _prompt(26)
+    prompt = random_prompt(26)
     _run(engine, ask("before", prompt, 1))
     outputs = _run(engine, ask("r", prompt, 3, prompt_logprobs=0, logprobs=1), ask("plain", prompt, 2))
     first, *rest = outputs["r"]
@@ -240,7 +230,7 @@ def test_prompt_logprobs_of_all_chunks_come_once_with_the_first_token() -> None:
 
 def test_prompt_logprobs_survive_a_preemption_half_way() -> None:
     engine = ScriptedEngine(budget=10, max_num_seqs=1)
-    prompt = _prompt(36)
+    prompt = random_prompt(36)
     engine.core.add(ask("r", prompt, 2, priority=1, prompt_logprobs=0))
     engine.core.step()
     engine.core.step()
@@ -252,7 +242,7 @@ def test_prompt_logprobs_survive_a_preemption_half_way() -> None:
 
 def test_a_conversation_finds_its_own_answers_in_the_cache() -> None:
     engine = ScriptedEngine(budget=64)
-    prompt = _prompt(10)
+    prompt = random_prompt(10)
     answer = _tokens(_run(engine, ask("turn 1", prompt, 12))["turn 1"])
     follow_up = prompt + answer + [1, 2, 3]
     outputs = _run(engine, ask("turn 2", follow_up, 5))["turn 2"]
@@ -266,7 +256,7 @@ def test_a_conversation_finds_its_own_answers_in_the_cache() -> None:
 
 def test_a_prompt_that_is_cached_whole_computes_only_its_last_block() -> None:
     engine = ScriptedEngine(budget=64)
-    prompt = _prompt(6 * BLOCK)
+    prompt = random_prompt(6 * BLOCK)
     _run(engine, ask("first", prompt, 2))
     outputs = _run(engine, ask("again", prompt, 2))["again"]
     assert outputs[0].num_cached_tokens == 5 * BLOCK
@@ -292,11 +282,11 @@ def test_waits_for_a_slot_are_told_with_the_first_token_and_once_in_the_stats() 
 def test_a_short_request_behind_a_long_prefill_is_in_the_next_step_launched() -> None:
     engine = ScriptedEngine(num_blocks=2000, budget=512, max_model_len=5000)
     core = engine.core
-    core.add(ask("long", _prompt(4000), 2))
+    core.add(ask("long", random_prompt(4000), 2))
     for _ in range(3):
         core.step()
     launched = len(engine.runner.steps)
-    short = _prompt(100)
+    short = random_prompt(100)
     core.add(ask("short", short, 1))
     seen: list[RequestOutput] = []
     while not any(output.request_id == "short" for output in seen):
@@ -307,7 +297,7 @@ def test_a_short_request_behind_a_long_prefill_is_in_the_next_step_launched() ->
 
 def test_the_largest_request_that_fits_the_cache_runs() -> None:
     engine = ScriptedEngine(num_blocks=10, max_model_len=64)
-    prompt = _prompt(30)
+    prompt = random_prompt(30)
     assert _tokens(_run(engine, ask("r", prompt, 11))["r"]) == expected_tokens(prompt, 11)
 
 
@@ -319,83 +309,3 @@ def test_a_lost_block_is_reported_once_when_idle(caplog: pytest.LogCaptureFixtur
         with caplog.at_level(logging.ERROR):
             run_to_end(engine.core)
     assert caplog.text.count("1 of 64 key/value blocks are held by no request") == 1
-
-
-def assert_bounded(engine: ScriptedEngine, windows: Windows, budget: int) -> None:
-    """No request holds more of a windowed group than its window and a step reach."""
-    for request in engine.core._live.values():
-        for window, held in zip(windows, request.blocks.groups, strict=False):
-            assert window is None or len(held.blocks) <= -(-(window - 1 + budget) // BLOCK) + 1
-
-
-_EVENTS = st.lists(
-    st.one_of(
-        st.tuples(
-            st.just("add"),
-            st.integers(0, 5),  # which beginning it shares with others
-            st.integers(1, 22),  # prompt tokens
-            st.integers(1, 14),  # answer tokens
-            st.sampled_from([-1, 0, 0, 0, 3]),
-            st.sampled_from([None, None, "salt"]),
-            st.booleans(),  # whether a token of its answer stops it
-        ),
-        st.tuples(st.just("abort"), st.integers(0, 60)),
-        st.tuples(st.just("step"), st.integers(1, 4)),
-    ),
-    min_size=5,
-    max_size=60,
-)
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    limits=st.tuples(st.integers(0, 15), st.integers(1, 6), st.integers(1, 30)),
-    windows=st.sampled_from([(None,), (None,), (5,), (1,), (None, 3), (None, 9, 9), (2, 10, None)]),
-    quick=st.booleans(),
-    caching=st.booleans(),
-    events=_EVENTS,
-)
-def test_any_history_gives_each_request_what_it_gets_alone(
-    limits: tuple[int, int, int], windows: Windows, quick: bool, caching: bool, events: list[tuple[object, ...]]
-) -> None:
-    """The largest request, 22 + 14 tokens of which the last is never computed, fits the smallest pool."""
-    spare, max_num_seqs, budget = limits
-    num_blocks = BlockDemand(BLOCK, windows, budget).most(35) + spare
-    engine = ScriptedEngine(
-        num_blocks=num_blocks,
-        max_num_seqs=max_num_seqs,
-        budget=budget,
-        enable_prefix_caching=caching,
-        windows=windows,
-    )
-    engine.runner.quick = quick
-    expected: dict[str, list[int]] = {}
-    outputs: list[RequestOutput] = []
-    aborted: set[str] = set()
-    for event in events:
-        match event:
-            case ("add", int(family), int(length), int(answer), int(priority), salt, stops):
-                prompt = _prompt(22, family)[:length]
-                tokens = expected_tokens(prompt, answer, windows=windows)
-                stop = frozenset({tokens[-1] if answer % 2 else tokens[answer // 2]} if stops else ())
-                name = str(len(expected))
-                expected[name] = expected_tokens(prompt, answer, stop, windows)
-                request = ask(name, prompt, answer, priority=priority, cache_salt=salt, stop_token_ids=stop)  # type: ignore[arg-type]
-                assert engine.core.add(request) is None
-            case ("abort", int(index)):
-                aborted |= {output.request_id for output in engine.core.abort([str(index)])}
-            case (_, int(steps)):
-                for _ in range(steps):
-                    outputs += engine.core.step().outputs
-                    assert engine.core.stats().num_running <= max_num_seqs
-                    assert engine.pool.num_free + engine.pool.num_held == num_blocks
-                    assert_bounded(engine, windows, budget)
-    outputs += run_to_end(engine.core)[0]
-    engine.check_idle()
-    assert all(sum(item.num_tokens for item in step) <= budget for step in engine.runner.steps)
-    tokens_of = tokens_by_request(outputs)
-    ends = [output.request_id for output in outputs if output.finish_reason is not None]
-    assert sorted(ends) == sorted(set(expected) - aborted)
-    for name, whole in expected.items():
-        got = tokens_of.get(name, [])
-        assert got == (whole[: len(got)] if name in aborted else whole)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -103,7 +102,6 @@ def _write(model: _Model, folder: Path, save: Callable[[_Model, Path], None]) ->
     return folder
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_peaks_at_the_model_and_the_largest_tensor(tmp_path: Path) -> None:
     models = {
         "dense": (llama(5, 8192, 4096), _save_safetensors),
