@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from serving_image.models.assembly import plain_feed_forward
 from serving_image.models.config import (
     AttentionConfig,
     DecoderConfig,
-    FeedForwardConfig,
     QKNormConfig,
     pre_norm_layer,
 )
 from serving_image.models.description import ModelDescription
-from serving_image.models.fields import Heads, checked_heads, layer_norm, plain_activation, tied
+from serving_image.models.fields import Heads, checked_heads, layer_norm, tied
 from serving_image.models.hf_config import HFConfig
 from serving_image.models.rotary_settings import rotary_config, rotary_dim
 from serving_image.models.tensor_names import From, TensorNames
@@ -35,12 +35,7 @@ def describe(config: HFConfig) -> ModelDescription:
         output_bias=True,
         qk_norm=head_norm if config.boolean("qk_layernorm", default=True) else None,
     )
-    feed_forward = FeedForwardConfig(
-        intermediate_size=config.positive_int("intermediate_size"),
-        activation=plain_activation(config, default="relu2"),
-        up_bias=True,
-        down_bias=True,
-    )
+    feed_forward = plain_feed_forward(config, bias=True, default="relu2")
     decoder = DecoderConfig(
         vocab_size=config.positive_int("vocab_size"),
         hidden_size=hidden_size,
