@@ -49,9 +49,22 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def replica_key(settings: Settings, resource_name: str) -> str:
-    """The bearer key that a replica demands of its callers: derived, so that it is nowhere stored."""
-    return hmac_hex(settings.key_material, "replica", resource_name)
+def replica_key(settings: Settings, resource_name: str, boot_token: str) -> str:
+    """The bearer key that one boot of a replica demands of its callers: derived, so that it is nowhere stored.
+
+    Another boot has another key: a machine that comes up at a dead one's address cannot be mistaken for it.
+    """
+    return hmac_hex(settings.key_material, "replica", f"{resource_name}:{boot_token}")
+
+
+def agent_token(settings: Settings, resource_name: str, boot_token: str) -> str:
+    """What one boot of a download agent presents when it reports; derived, as a replica's key is."""
+    return hmac_hex(settings.key_material, "agent", f"{resource_name}:{boot_token}")
+
+
+def installation_id(settings: Settings) -> str:
+    """Which installation owns what carries its tag: the same for every process that shares the root secret."""
+    return hmac_hex(settings.key_material, "installation", "")[:16]
 
 
 def _checksum(body: str) -> str:

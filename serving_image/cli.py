@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +137,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         port=arguments.port,
         api_key_digests=_api_key_digests(arguments.api_key_file),
         chat_template=_chat_template(arguments.chat_template),
+        boot_id=arguments.boot_id,
         log_format=arguments.log_format,
     )
     return Options(server, engine)
@@ -192,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="give up when a step takes longer (default: 120 or more)",
     )
+    add("--boot-id", type=_header_value, metavar="ID", help="repeated by /ready: tells this start from an earlier one")
     add("--log-format", choices=("text", "json"), default="text")
     return parser
 
@@ -208,6 +211,12 @@ def _integer(lowest: int, highest: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _header_value(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id (letters, digits, '.', '_', '-'; at most 128)")
+    return text
 
 
 def _seconds(text: str) -> float:

@@ -45,7 +45,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the API process is started with, beside the engine's options.
 
     ``port`` 0 means: any free one. ``api_key_digests`` are SHA-256 digests; none means that no key is asked for.
-    ``chat_template`` is the text of a template that replaces the model's own.
+    ``chat_template`` is the text of a template that replaces the model's own. ``boot_id`` is whatever tells this start
+    of the server from another one at the same address; ``/ready`` repeats it.
     """
 
     model: str
@@ -55,4 +56,5 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     api_key_digests: tuple[bytes, ...] = ()
     chat_template: str | None = None
+    boot_id: str | None = None
     log_format: LogFormat = "text"

@@ -38,12 +38,18 @@ class Download(SQLModel, table=True):
     """One repository at one commit. Progress is written by the worker that holds the lease and by nobody else."""
 
     __tablename__ = "download"
-    __table_args__ = (UniqueConstraint("endpoint", "model", "commit_sha"),)
+    __table_args__ = (UniqueConstraint("endpoint", "model", "commit_sha", "location"),)
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     endpoint: str = Field(max_length=255)
     model: str = Field(max_length=255)
     commit_sha: str = Field(max_length=64)
+    #: The storage it goes to: empty for this control plane's own, else one that an agent of the provider's fills.
+    location: str = Field(default="", max_length=255)
+    #: Where that agent runs, and which boot of it may report.
+    provider: str | None = Field(default=None, max_length=32)
+    hardware: str | None = Field(default=None, max_length=100)
+    boot_token: str | None = Field(default=None, max_length=64)
     #: The folder that ``slipway-serve`` is given: the snapshot in the Hugging Face cache. Set when done.
     path: str | None = Field(default=None, max_length=4096)
 

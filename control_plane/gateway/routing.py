@@ -73,7 +73,8 @@ def _route(context: Context, instance: Instance, replicas: list[Replica]) -> Rou
         raise _not_running(context, instance, replicas)
     random.shuffle(ready)
     upstreams = tuple(
-        Upstream(replica.url or "", replica_key(context.settings, replica.resource_name)) for replica in ready
+        Upstream(replica.url or "", replica_key(context.settings, replica.resource_name, replica.boot_token))
+        for replica in ready
     )
     return Route(instance.model, upstreams)
 

@@ -16,6 +16,8 @@ class Probe(StrEnum):
     READY = "ready"
     NOT_READY = "not ready"
     SILENT = "silent"
+    #: Something answers there, but not the boot that was asked for: the address was given to somebody else.
+    STRANGER = "stranger"
 
 
 @lru_cache
@@ -25,13 +27,15 @@ def engine_client() -> httpx.Client:
     return httpx.Client(timeout=_TIMEOUT_S, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def probe_engine(url: str, api_key: str) -> Probe:
-    """Ask ``GET {url}/ready``.
+def probe_engine(url: str, boot_token: str) -> Probe:
+    """Ask ``GET {url}/ready`` of the boot ``boot_token``.
 
     :return: ``SILENT`` when no HTTP answer came in time.
     """
     try:
-        response = engine_client().get(f"{url}/ready", headers={"Authorization": f"Bearer {api_key}"})
-    except httpx.TransportError:
+        response = engine_client().get(f"{url}/ready")
+    except (httpx.TransportError, httpx.InvalidURL):
         return Probe.SILENT
+    if response.headers.get("x-boot-id") != boot_token:
+        return Probe.STRANGER
     return Probe.READY if response.status_code == 200 else Probe.NOT_READY

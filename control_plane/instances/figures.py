@@ -69,7 +69,7 @@ def parse(text: str) -> dict[str, float]:
 def _samples(context: Context, replica: Replica) -> dict[str, float] | None:
     if not (replica.ready and replica.url):
         return None
-    key = replica_key(context.settings, replica.resource_name)
+    key = replica_key(context.settings, replica.resource_name, replica.boot_token)
     try:
         response = engine_client().get(f"{replica.url}/metrics", headers={"Authorization": f"Bearer {key}"})
         response.raise_for_status()

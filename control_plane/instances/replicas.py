@@ -20,6 +20,11 @@ class ReplicaValues(TypedDict, total=False):
     restart_at: datetime | None
     last_exit_code: int | None
     absent_count: int
+    generation: int
+    retiring_since: datetime | None
+    node: str | None
+    silent_s: float
+    looked_at: datetime | None
     started_at: datetime | None
     ready_at: datetime | None
     last_seen_at: datetime | None
@@ -40,6 +45,7 @@ def missing_replicas(instance: Instance, present: tuple[Replica, ...], provider:
             provider=provider,
             resource_name=resource_name(instance, ordinal),
             boot_token=new_boot_token(),
+            generation=instance.generation,
             created_at=now,
         )
         for ordinal in range(instance.replica_count)
@@ -56,6 +62,9 @@ def new_boot() -> ReplicaValues:
         "condition": None,
         "restart_at": None,
         "absent_count": 0,
+        "node": None,
+        "silent_s": 0.0,
+        "looked_at": None,
         "started_at": None,
         "ready_at": None,
         "last_seen_at": None,

@@ -156,7 +156,7 @@ def direct_access(context: Context, principal: Principal, instance_id: UUID) -> 
             if replica.ready and replica.url:
                 change = Change(session, context, principal, instance)
                 change.record("direct_key_read", "the engine's own key was read")
-                key = replica_key(context.settings, replica.resource_name)
+                key = replica_key(context.settings, replica.resource_name, replica.boot_token)
                 return DirectAccess(direct_url=f"{replica.url}/v1", api_key=key)
     raise Conflict(f"{instance.name} is {instance.phase}: no engine is ready", "Wait until it is running.")
 

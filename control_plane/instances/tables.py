@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from control_plane.database import UTCDateTime
@@ -56,6 +56,13 @@ class Instance(SQLModel, table=True):
     #: Further options of ``slipway-serve``: {"max_model_len": 4096, …}.
     engine: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     replica_count: int = 1
+    #: Devices of each replica, and what the plan needs of each device (of the machine's memory without any), in bytes.
+    accelerator_count: int = 0
+    memory_bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    #: What a replica may use at most: {"cpus": 2.0, "memory_bytes": …}; empty means the provider's defaults.
+    limits: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    #: Counts the changes that want new engines; replicas of an earlier generation are replaced one after another.
+    generation: int = 0
 
     phase: str = Field(max_length=20, index=True)
     desired: str = Field(default=Desired.RUNNING, max_length=20)
@@ -98,6 +105,12 @@ class Replica(SQLModel, table=True):
     resource_name: str = Field(max_length=100, unique=True)
     #: Identity of the present boot; an address can be reused, this cannot.
     boot_token: str = Field(max_length=64)
+    #: The generation of the instance that it was made for.
+    generation: int = 0
+    #: Gets no more requests since then: it drains, ends, and its row goes when the provider has said "absent" twice.
+    retiring_since: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+    #: The machine it runs on, where the provider has several.
+    node: str | None = Field(default=None, max_length=255)
     url: str | None = Field(default=None, max_length=255)
     ready: bool = False
     #: What is wrong with a replica of a running instance ("not answering for 12 s"); NULL when well.
@@ -109,6 +122,10 @@ class Replica(SQLModel, table=True):
     last_exit_code: int | None = None
     #: Times in a row that the provider said "absent"; gone only after two.
     absent_count: int = 0
+    #: Seconds without a sign of life, added up look by look: neither a clock that jumps nor a pause of ours counts.
+    silent_s: float = 0.0
+    #: When it was last looked at.
+    looked_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
     created_at: datetime = Field(sa_column=Column(UTCDateTime(), nullable=False))
     #: When the provider confirmed the present boot; NULL before.
     started_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.errors import Unavailable
+from control_plane.providers import wire
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, ReplicaStatus
 from control_plane.providers.local_host import hardware, protocol
 from control_plane.providers.local_host.command import CPU_HARDWARE, GPU_HARDWARE_PREFIX
@@ -18,6 +19,7 @@ class LocalProvider:
     """Asks the local host over its Unix socket; reads logs from disk, where they outlive host and replica."""
 
     name = "local"
+    exact = True  # the local host is the parent of every replica, and ends what an earlier host left behind
 
     def __init__(self, socket: Path, instances_dir: Path, *, price_per_hour: float, timeout_s: float = 5.0) -> None:
         self._socket = socket
@@ -68,15 +70,15 @@ class LocalProvider:
 
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:
         """Start a replica, or return the one that already has this name."""
-        return protocol.status_from_json(self._call("create", spec=protocol.spec_to_json(spec)))
+        return wire.status_from_json(self._call("create", spec=wire.spec_to_json(spec)))
 
     def find(self, name: str) -> ReplicaStatus:
         """The replica of this name; ``ABSENT`` if there is none."""
-        return protocol.status_from_json(self._call("find", name=name))
+        return wire.status_from_json(self._call("find", name=name))
 
     def list_owned(self) -> list[ReplicaStatus]:
         """Every replica of the local host: it serves one data folder, so all are ours."""
-        return [protocol.status_from_json(value) for value in self._call("list")]
+        return [wire.status_from_json(value) for value in self._call("list")]
 
     def delete(self, name: str, *, grace_s: float) -> None:
         """Let a replica drain, end it after ``grace_s`` seconds at the latest. Deleting what is absent is fine."""

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 
 from control_plane.errors import NotFound
 from control_plane.providers.base import HardwareOffer, Provider
-from control_plane.providers.local import LocalProvider
 from control_plane.settings import Settings, get_settings
 
-_FACTORIES = {"local": LocalProvider.from_settings}
+#: Class by name, imported only where it is used: what one provider needs must not cost the others anything.
+_CLASSES = {
+    "local": "control_plane.providers.local:LocalProvider",
+}
 
 
 def make_providers(settings: Settings) -> dict[str, Provider]:
-    """The providers that ``settings.providers`` names, by name."""
-    unknown = sorted(set(settings.providers) - set(_FACTORIES))
+    """The providers that ``settings.providers`` names, by name.
+
+    :raises NotFound: there is no provider of a name.
+    """
+    unknown = sorted(set(settings.providers) - set(_CLASSES))
     if unknown:
-        raise NotFound(f"unknown provider {unknown[0]!r}", f"SLIPWAY_PROVIDERS may name: {', '.join(_FACTORIES)}.")
-    return {name: _FACTORIES[name](settings) for name in settings.providers}
+        raise NotFound(f"unknown provider {unknown[0]!r}", f"SLIPWAY_PROVIDERS may name: {', '.join(_CLASSES)}.")
+    return {name: _make(_CLASSES[name], settings) for name in settings.providers}
+
+
+def _make(path: str, settings: Settings) -> Provider:
+    module, _, name = path.partition(":")
+    provider: Provider = getattr(import_module(module), name).from_settings(settings)
+    return provider
 
 
 @lru_cache

@@ -29,9 +29,10 @@ async def ready(http: Request) -> Response:
     """200 when a request can be answered now; 503 with the reason while it cannot."""
     state: ServerState = http.app.state.server
     because = state.unavailable_because
+    headers = {"x-boot-id": state.options.boot_id} if state.options.boot_id else None
     if because is None:
-        return JSONResponse({"ready": True})
-    return JSONResponse({"ready": False, "reason": because}, 503)
+        return JSONResponse({"ready": True}, headers=headers)
+    return JSONResponse({"ready": False, "reason": because}, 503, headers=headers)
 
 
 async def show_version(_: Request) -> Response:

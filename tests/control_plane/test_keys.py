@@ -42,7 +42,8 @@ def test_hmac_agrees_with_another_implementation() -> None:
     assert hmac_hex(b"Jefe", "replica", "slipway-1") == expected
 
 
-def test_a_replicas_key_depends_on_its_name_and_on_the_root_secret(tmp_path: Path) -> None:
+def test_a_replicas_key_depends_on_its_name_its_boot_and_the_root_secret(tmp_path: Path) -> None:
     one, other = (Settings(data_dir=tmp_path, secret_key=secret) for secret in ("a", "b"))
-    assert replica_key(one, "x") == replica_key(one, "x")
-    assert len({replica_key(one, "x"), replica_key(one, "y"), replica_key(other, "x")}) == 3
+    assert replica_key(one, "x", "1") == replica_key(one, "x", "1")
+    keys = {replica_key(*made) for made in ((one, "x", "1"), (one, "y", "1"), (one, "x", "2"), (other, "x", "1"))}
+    assert len(keys) == 4

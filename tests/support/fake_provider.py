@@ -22,6 +22,7 @@ class FakeProvider:
     """What the Provider protocol promises, and the ways in which real ones break it."""
 
     name = "fake"
+    exact = False
 
     def __init__(self) -> None:
         self.offered = [OFFER]
@@ -87,9 +88,9 @@ class FakeProvider:
         """The next calls of ``operation`` get no answer."""
         self.fail_before[operation] += [ProviderUnavailable("the fake does not answer", "Wait.")] * times
 
-    def probe(self, url: str, api_key: str) -> Probe:
+    def probe(self, url: str, boot_token: str) -> Probe:
         """What an engine answers; nothing but a running one does."""
-        assert api_key
+        assert boot_token
         alive = any(status.url == url and status.state is ReplicaState.RUNNING for status in self.replicas.values())
         return self.engines_answer if alive else Probe.SILENT
 

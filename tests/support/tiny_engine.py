@@ -20,6 +20,7 @@ from pathlib import Path
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     key = ""
+    boot_id = ""
 
     def log_message(self, format: str, *args: object) -> None:
         print(format % args, flush=True)
@@ -82,6 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-boot-id", self.boot_id)
         self.end_headers()
         self.wfile.write(body)
 
@@ -89,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
-    for name in ("host", "api-key-file", "served-model-name", "device", "max-model-len"):
+    for name in ("host", "api-key-file", "served-model-name", "boot-id", "device", "max-model-len", "quantization"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
@@ -108,6 +110,7 @@ def main() -> None:
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     _Handler.key = Path(options.api_key_file).read_text().strip()
+    _Handler.boot_id = options.boot_id or ""
     ThreadingHTTPServer.allow_reuse_address = True
     ThreadingHTTPServer.daemon_threads = True
     server = ThreadingHTTPServer((options.host, options.port), _Handler)

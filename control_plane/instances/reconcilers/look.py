@@ -10,7 +10,6 @@ from control_plane.instances.reconcilers.crashes import Crash, after_exit, after
 from control_plane.instances.reconcilers.situation import Situation
 from control_plane.instances.replicas import ReplicaValues
 from control_plane.instances.tables import Replica
-from control_plane.keys import replica_key
 from control_plane.providers.base import ReplicaState
 
 #: A running replica that is silent for so long gets no more requests.
@@ -44,8 +43,7 @@ def look(situation: Situation, replica: Replica) -> Look:
     status = situation.provider(replica.provider).find(replica.resource_name)
     if status.state is not ReplicaState.RUNNING or status.boot_token != replica.boot_token:
         return Look(replica, ready=False, crash=after_exit(situation, replica, status))
-    key = replica_key(situation.context.settings, replica.resource_name)
-    answer = situation.probe(status.url, key) if status.url else Probe.SILENT
+    answer = situation.probe(status.url, replica.boot_token) if status.url else Probe.SILENT
     if answer is Probe.READY:
         return _well(situation, replica, status.url)
     if replica.ready_at is None:

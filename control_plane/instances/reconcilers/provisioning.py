@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from control_plane.errors import SlipwayError, Unavailable
-from control_plane.instances import weights
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.reconcilers.situation import Outcome, Situation, fail, try_again
 from control_plane.instances.reconcilers.start import start
 from control_plane.instances.replicas import missing_replicas
 from control_plane.instances.tables import Replica
+from control_plane.providers.base import Weights
 
 _LOOK_EVERY_S = 0.3
 
@@ -22,21 +20,21 @@ def step(situation: Situation) -> Outcome:
     if missing:
         return Outcome("starting the engine", new_replicas=tuple(missing))
     try:
-        model_path = weights.folder(situation.context.settings, instance, situation.download)
-        if model_path is None:
-            return fail("the weights are not on this machine any more", "Start again: they are downloaded anew.")
-        return _start_due(situation, model_path)
+        held = situation.weights()
+        if held is None:
+            return fail("the weights are not there any more", "Start again: they are downloaded anew.")
+        return _start_due(situation, held)
     except Unavailable as error:
         return try_again(situation, error.detail, error.next_step)
     except SlipwayError as error:
         return fail(error.detail, error.next_step)
 
 
-def _start_due(situation: Situation, model_path: Path) -> Outcome:
+def _start_due(situation: Situation, weights: Weights) -> Outcome:
     """An error in the middle loses nothing: what was started before it is found by its boot token."""
     unstarted = [replica for replica in situation.replicas if replica.started_at is None]
     due = [replica for replica in unstarted if _pause_s(situation, replica) <= 0]
-    starts = {replica.id: start(situation, replica, model_path) for replica in due}
+    starts = {replica.id: start(situation, replica, weights) for replica in due}
     values = {replica_id: started.values for replica_id, started in starts.items()}
     waits = [started.waiting_for for started in starts.values() if started.waiting_for]
     if waits:

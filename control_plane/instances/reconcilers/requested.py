@@ -8,7 +8,6 @@ from control_plane.downloads.service import ensure_download
 from control_plane.errors import SlipwayError, Unavailable
 from control_plane.hub import service as hub
 from control_plane.hub.ids import ModelId
-from control_plane.instances import weights
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.reconcilers.situation import Outcome, Situation, fail, try_again
 from control_plane.instances.tables import Instance
@@ -21,8 +20,8 @@ def step(situation: Situation) -> Outcome:
     """Find out which files are needed, and join or begin their download."""
     instance, settings = situation.instance, situation.context.settings
     try:
-        if weights.folder(settings, instance, situation.download) is not None:
-            return Outcome("the weights are on this machine", move_to=Phase.PROVISIONING)
+        if situation.weights() is not None:
+            return Outcome("the weights are there", move_to=Phase.PROVISIONING)
         revision = instance.commit_sha or instance.revision
         facts = hub.resolve(settings, ModelId.parse(instance.model), revision)
     except Unavailable as error:

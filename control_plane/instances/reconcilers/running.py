@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from control_plane.errors import SlipwayError
-from control_plane.instances import weights
 from control_plane.instances.reconcilers.crashes import down
 from control_plane.instances.reconcilers.look import Look, look, row_values
 from control_plane.instances.reconcilers.situation import Outcome, Situation
@@ -34,10 +33,10 @@ def step(situation: Situation) -> Outcome:
 def _start_again(situation: Situation, replica: Replica) -> ReplicaValues:
     """One replica of several: what goes wrong here is its condition, not the instance's end."""
     try:
-        model_path = weights.folder(situation.context.settings, situation.instance, situation.download)
-        if model_path is None:
-            return {"condition": "the weights are not on this machine any more"}
-        return start(situation, replica, model_path).values
+        held = situation.weights()
+        if held is None:
+            return {"condition": "the weights are not there any more"}
+        return start(situation, replica, held).values
     except SlipwayError as error:
         return {"condition": error.detail[:500]}
 

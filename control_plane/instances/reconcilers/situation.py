@@ -12,11 +12,12 @@ from sqlmodel import Session
 
 from control_plane.context import Context
 from control_plane.downloads.tables import Download
+from control_plane.instances import weights as instance_weights
 from control_plane.instances.engine_probe import Probe
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.replicas import ReplicaValues
 from control_plane.instances.tables import Instance, Replica
-from control_plane.providers.base import Provider, ProviderUnavailable
+from control_plane.providers.base import Provider, ProviderUnavailable, Weights
 
 #: Between two tries of something that failed: 1, 2, 4 … seconds, never more than this.
 MAX_BACKOFF_S = 30.0
@@ -46,6 +47,14 @@ class Situation:
         if provider is None:
             raise ProviderUnavailable(f"provider {name!r} is not configured", "Name it in SLIPWAY_PROVIDERS again.")
         return provider
+
+    def weights(self) -> Weights | None:
+        """The instance's weights; None while they are not where its replicas can read them.
+
+        :raises SlipwayError: the provider, or a model that comes with Slipway, is not there any more.
+        """
+        provider = self.provider(self.instance.provider)
+        return instance_weights.held(self.context.settings, self.instance, self.download, provider)
 
     def seconds_in_phase(self) -> float:
         """How long the instance has been in its phase."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from control_plane.catalog.catalog import get_catalog
 from control_plane.hub.facts import has_chat_template
@@ -12,8 +11,8 @@ from control_plane.instances.reconcilers.release import DRAIN_S
 from control_plane.instances.reconcilers.situation import Situation
 from control_plane.instances.replicas import ReplicaValues
 from control_plane.instances.tables import Instance, Replica
-from control_plane.keys import replica_key
-from control_plane.providers.base import ReplicaSpec, ReplicaState
+from control_plane.keys import installation_id, replica_key
+from control_plane.providers.base import Limits, ReplicaSpec, ReplicaState, Weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Start:
     waiting_for: str | None = None
 
 
-def start(situation: Situation, replica: Replica, model_path: Path) -> Start:
+def start(situation: Situation, replica: Replica, weights: Weights) -> Start:
     """Have the present boot of ``replica`` running, whatever an earlier, interrupted attempt has left.
 
     The provider is asked before it is told: a ``create`` whose answer was lost is found here by its boot token.
@@ -38,30 +37,34 @@ def start(situation: Situation, replica: Replica, model_path: Path) -> Start:
         provider.delete(replica.resource_name, grace_s=DRAIN_S)
         return Start({}, "the engine of the earlier boot to end")
     if found.boot_token != replica.boot_token or found.state is ReplicaState.ABSENT:
-        found = provider.create(_spec(situation, replica, model_path))
+        found = provider.create(_spec(situation, replica, weights))
     if found.boot_token != replica.boot_token:
         return Start({}, "another boot of the same replica to end")
     now = situation.now
     return Start({"url": found.url, "started_at": now, "last_seen_at": now, "restart_at": None, "condition": None})
 
 
-def _spec(situation: Situation, replica: Replica, model_path: Path) -> ReplicaSpec:
-    instance = situation.instance
+def _spec(situation: Situation, replica: Replica, weights: Weights) -> ReplicaSpec:
+    instance, settings = situation.instance, situation.context.settings
     return ReplicaSpec(
         name=replica.resource_name,
-        owner=f"slipway/{instance.id}",
-        model_path=model_path,
+        owner=installation_id(settings),
+        weights=weights,
         served_model_name=instance.model,
         hardware_id=instance.hardware or "",
-        api_key=replica_key(situation.context.settings, replica.resource_name),
+        api_key=replica_key(settings, replica.resource_name, replica.boot_token),
         boot_token=replica.boot_token,
-        engine_options=_engine_options(instance, model_path),
+        accelerator_count=instance.accelerator_count,
+        memory_bytes=instance.memory_bytes,
+        limits=Limits(**instance.limits),
+        labels={"instance": str(instance.id), "replica": str(replica.ordinal), "generation": str(replica.generation)},
+        engine_options=_engine_options(instance, weights),
     )
 
 
-def _engine_options(instance: Instance, model_path: Path) -> dict[str, str]:
+def _engine_options(instance: Instance, weights: Weights) -> dict[str, str]:
     options = {name.replace("_", "-"): str(value) for name, value in instance.engine.items() if value is not None}
     entry = get_catalog().get(instance.model)
-    if entry and entry.chat_template and not has_chat_template(FolderModel(model_path)):
+    if entry and entry.chat_template and weights.path and not has_chat_template(FolderModel(weights.path)):
         options["chat-template"] = entry.chat_template
     return options | {"quantization": instance.quantization}

@@ -22,7 +22,7 @@ _INHERITED = re.compile(
     r"(CUDA|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|TRITON|OMP|MKL|KMP|GOMP|MALLOC)_\w+"
 )
 #: Options that the host decides itself.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "device"})
+_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -36,6 +36,7 @@ def engine_argv(engine: Path, spec: ReplicaSpec, *, port: int, api_key_file: Pat
         "port": str(port),
         "api-key-file": str(api_key_file),
         "served-model-name": spec.served_model_name,
+        "boot-id": spec.boot_token,
         "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
     }
     for name, value in spec.engine_options.items():
@@ -43,7 +44,7 @@ def engine_argv(engine: Path, spec: ReplicaSpec, *, port: int, api_key_file: Pat
             raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
         options[name] = value
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return ["setpriv", "--pdeathsig", "KILL", "--", str(engine), str(spec.model_path), *flags]
+    return ["setpriv", "--pdeathsig", "KILL", "--", str(engine), str(spec.weights.path), *flags]
 
 
 def engine_environment(spec: ReplicaSpec, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:

@@ -43,8 +43,9 @@ class ReplicaProcess:
 
         :raises ProviderError: it cannot be started like this.
         """
-        if not spec.model_path.is_dir():
-            raise ProviderError(f"the model folder {spec.model_path} is not there", "Start again: weights come first.")
+        if spec.weights.path is None or not spec.weights.path.is_dir():
+            detail = f"the model folder {spec.weights.path} is not there"
+            raise ProviderError(detail, "Start again: weights come first.")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = LogStore(folder / "log")
         key_file = _write_key(folder, spec.api_key)
@@ -83,7 +84,7 @@ class ReplicaProcess:
         """What the provider says about it."""
         url = f"http://127.0.0.1:{self._reservation.getsockname()[1]}" if self.alive else None
         state = ReplicaState.RUNNING if self.alive else ReplicaState.EXITED
-        return ReplicaStatus(self.spec.name, state, self.spec.boot_token, url, self.exit_code)
+        return ReplicaStatus(self.spec.name, state, self.spec.boot_token, url, self.exit_code, labels=self.spec.labels)
 
     async def wait(self) -> None:
         """Return when it has ended and its log is complete."""

@@ -10,11 +10,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from control_plane.providers.base import ProviderError, ProviderUnavailable, ReplicaSpec, ReplicaState, ReplicaStatus
+from control_plane.providers.base import ProviderError, ProviderUnavailable
 
 #: No request is larger; a line that goes on longer is refused.
 MAX_LINE = 1 << 20
@@ -56,23 +55,3 @@ def call(path: Path, operation: str, *, timeout_s: float, **arguments: Any) -> A
         kind = ProviderUnavailable if reply["error"] == ProviderUnavailable.code else ProviderError
         raise kind(reply["detail"], reply["next_step"])
     return reply["result"]
-
-
-def spec_to_json(spec: ReplicaSpec) -> dict[str, Any]:
-    """``spec`` as a JSON object."""
-    return asdict(spec) | {"model_path": str(spec.model_path)}
-
-
-def spec_from_json(value: dict[str, Any]) -> ReplicaSpec:
-    """The inverse of :func:`spec_to_json`."""
-    return ReplicaSpec(**(value | {"model_path": Path(value["model_path"])}))
-
-
-def status_to_json(status: ReplicaStatus) -> dict[str, Any]:
-    """``status`` as a JSON object."""
-    return asdict(status)
-
-
-def status_from_json(value: dict[str, Any]) -> ReplicaStatus:
-    """The inverse of :func:`status_to_json`."""
-    return ReplicaStatus(**(value | {"state": ReplicaState(value["state"])}))

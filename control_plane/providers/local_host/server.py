@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.errors import SlipwayError, Unavailable
+from control_plane.providers import wire
 from control_plane.providers.base import ProviderError, ProviderUnavailable
 from control_plane.providers.local_host import protocol
 from control_plane.providers.local_host.table import ReplicaTable
@@ -82,13 +83,13 @@ class LocalHost:
         return os.getpid()
 
     async def _create(self, request: dict[str, Any]) -> dict[str, Any]:
-        return protocol.status_to_json(await self._table.create(protocol.spec_from_json(request["spec"])))
+        return wire.status_to_json(await self._table.create(wire.spec_from_json(request["spec"])))
 
     async def _find(self, request: dict[str, Any]) -> dict[str, Any]:
-        return protocol.status_to_json(self._table.find(request["name"]))
+        return wire.status_to_json(self._table.find(request["name"]))
 
     async def _list(self, _request: dict[str, Any]) -> list[dict[str, Any]]:
-        return [protocol.status_to_json(status) for status in self._table.list()]
+        return [wire.status_to_json(status) for status in self._table.list()]
 
     async def _delete(self, request: dict[str, Any]) -> None:
         self._table.delete(request["name"], float(request["grace_s"]))

@@ -15,7 +15,7 @@ from control_plane.instances import repository
 from control_plane.instances.replicas import resource_name
 from control_plane.instances.schemas import InstanceView
 from control_plane.keys import replica_key
-from control_plane.providers.base import ReplicaSpec
+from control_plane.providers.base import ReplicaSpec, Weights
 from control_plane.providers.local import LocalProvider
 from control_plane.settings import Settings
 from tests.support.clock import FakeClock
@@ -46,8 +46,10 @@ def running(plant: Plant, engines: LocalProvider, tmp_path: Path) -> Callable[..
         launched = plant.launch(**fields)  # type: ignore[arg-type]
         plant.run_until(launched.id, "running")
         name = resource_name(plant.row(launched.id), 0)
-        key = replica_key(plant.context.settings, name)
-        spec = ReplicaSpec(name, "test", make_model(tmp_path / "model"), launched.model, "local-cpu", key, "boot")
+        (replica,) = plant.replicas(launched.id)
+        key = replica_key(plant.context.settings, name, replica.boot_token)
+        weights = Weights(launched.model, None, make_model(tmp_path / "model"))
+        spec = ReplicaSpec(name, "test", weights, launched.model, "local-cpu", key, replica.boot_token)
         url = engines.create(spec).url
         eventually(lambda: _ready(url), "the engine is ready")
         with plant.context.database.transaction() as session:

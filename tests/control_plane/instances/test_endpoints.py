@@ -57,8 +57,8 @@ def test_verbs(api: httpx.Client, plant: Plant) -> None:
         plant.run_until(UUID(launched.json()["id"]), until)
     direct = api.get(f"{path}/direct-key").json()
     assert direct["direct_url"] == api.get(path).json()["direct_url"]
-    name = plant.name_of(UUID(launched.json()["id"]))
-    assert direct["api_key"] == replica_key(plant.context.settings, name)
+    (replica,) = plant.replicas(UUID(launched.json()["id"]))
+    assert direct["api_key"] == replica_key(plant.context.settings, replica.resource_name, replica.boot_token)
     assert api.get(f"{path}/events").json()["items"][-1]["action"] == "instance.direct_key_read"
     assert api.delete(path).json()["phase"] == "terminating"
     assert api.get(f"{path}/downloads").json()["items"] == []

@@ -60,9 +60,9 @@ def test_two_workers_at_once(plant: Plant) -> None:
     plant.run_until(launched.id, "starting")
     second_hint: list[float | None] = []
 
-    def probe(url: str, api_key: str):  # type: ignore[no-untyped-def]
+    def probe(url: str, boot_token: str):  # type: ignore[no-untyped-def]
         second_hint.append(reconcile(plant.context, launched.id, probe=plant.provider.probe))
-        return plant.provider.probe(url, api_key)
+        return plant.provider.probe(url, boot_token)
 
     reconcile(plant.context, launched.id, probe=probe)
     assert second_hint == [None]
@@ -73,10 +73,10 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(plant: Plant) -> None
     launched = plant.launch()
     plant.run_until(launched.id, "starting")
 
-    def slow_probe(url: str, api_key: str):  # type: ignore[no-untyped-def]
+    def slow_probe(url: str, boot_token: str):  # type: ignore[no-untyped-def]
         plant.clock.advance((LEASE + timedelta(seconds=1)).total_seconds())
         assert reconcile(plant.context, launched.id, probe=plant.provider.probe) is not None
-        return plant.provider.probe(url, api_key)
+        return plant.provider.probe(url, boot_token)
 
     assert reconcile(plant.context, launched.id, probe=slow_probe) is None
     assert plant.get(launched.id).phase == "running"

@@ -40,8 +40,8 @@ def test_a_local_model_needs_no_download(plant: Plant) -> None:
     assert instance.api_url.endswith(f"/i/{instance.slug}/v1")
     (spec,) = plant.provider.specs
     assert spec.served_model_name == STARTER
-    assert spec.model_path.joinpath("config.json").is_file()
-    assert spec.api_key == replica_key(plant.context.settings, spec.name)
+    assert spec.weights.path.joinpath("config.json").is_file()
+    assert spec.api_key == replica_key(plant.context.settings, spec.name, spec.boot_token)
     assert spec.engine_options == {"quantization": "auto"}
 
 
@@ -156,7 +156,7 @@ def test_offline_what_is_in_the_cache_is_served(
 
     plant.run_until(plant.launch("org/tiny").id, "running")
 
-    assert [str(spec.model_path) for spec in plant.provider.specs] == [snapshot]
+    assert [str(spec.weights.path) for spec in plant.provider.specs] == [snapshot]
     assert len(hub.requests) == requests
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from control_plane.errors import Unavailable
-from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState
+from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState, Weights
 from control_plane.providers.local import LocalProvider
 from control_plane.settings import Settings
 from tests.support.local_host import make_model, running_local_host
@@ -58,7 +58,7 @@ def _spec(model: Path, name: str, boot: str = "boot-1") -> ReplicaSpec:
     return ReplicaSpec(
         name=name,
         owner="test",
-        model_path=model,
+        weights=Weights("org/model", None, model),
         served_model_name="org/model",
         hardware_id="local-cpu",
         api_key="secret-of-the-replica",
@@ -202,7 +202,7 @@ def test_one_host_per_data_folder(provider: LocalProvider, settings: Settings) -
     ("changes", "message"),
     [
         ({"name": "../escape"}, "cannot name a replica"),
-        ({"model_path": Path("/nowhere")}, "model folder /nowhere is not there"),
+        ({"weights": Weights("org/model", None, Path("/nowhere"))}, "model folder /nowhere is not there"),
         ({"hardware_id": "local-gpu-97"}, "no hardware 'local-gpu-97'"),
         ({"engine_options": {"port": "1"}}, "'port' cannot be set"),
         ({"engine_options": {"x y": "1"}}, "'x y' cannot be set"),
