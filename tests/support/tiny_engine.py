@@ -1,6 +1,7 @@
 """A stand-in for ``slipway-serve`` in tests: its flags, its routes, and faults that the model folder asks for.
 
 ``behaviour.json`` in the model folder may hold ``exit_code`` and ``message`` (fail at once), ``ignore_sigterm``,
+``drains`` (SIGTERM ends it when no request is in flight any more),
 ``helper`` (start a child process that writes its pid to this path), ``print_environment``.
 """
 
@@ -12,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     key = ""
     boot_id = ""
+    in_flight = 0
 
     def log_message(self, format: str, *args: object) -> None:
         print(format % args, flush=True)
@@ -33,6 +36,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"path": self.path})
 
     def do_POST(self) -> None:
+        _Handler.in_flight += 1
+        try:
+            self._complete()
+        finally:
+            _Handler.in_flight -= 1
+
+    def _complete(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {self.key}":
             self._answer(401, {"error": {"message": "wrong key"}})
@@ -88,6 +98,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def _end_when_idle() -> None:
+    while _Handler.in_flight:
+        time.sleep(0.05)
+    os._exit(0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
@@ -107,6 +123,8 @@ def main() -> None:
         Path(behaviour["helper"]).write_text(str(helper.pid))
     if behaviour.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif behaviour.get("drains"):
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end_when_idle).start())
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     _Handler.key = Path(options.api_key_file).read_text().strip()

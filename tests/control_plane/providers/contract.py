@@ -27,6 +27,7 @@ from control_plane.providers.base import (
 from tests.support.processes import eventually
 
 KEY = "key-of-the-replica"
+BOOT = "boot-1"
 
 
 class Site(Protocol):
@@ -46,7 +47,7 @@ class Site(Protocol):
 
 
 @contextmanager
-def replica(site: Site, name: str, boot_token: str = "boot-1", **behaviour: object) -> Iterator[ReplicaStatus]:
+def replica(site: Site, name: str, boot_token: str = BOOT, **behaviour: object) -> Iterator[ReplicaStatus]:
     """A replica that runs, or has ended where it was made to; gone afterwards."""
     site.provider.create(site.spec(name, boot_token, **behaviour))
     try:
@@ -207,7 +208,7 @@ class ProviderContract:
             with site.out_of_reach():
                 for call in (
                     lambda: site.provider.find(name),
-                    lambda: site.provider.list_owned(),
+                    site.provider.list_owned,
                     lambda: site.provider.create(site.spec(name, "boot-1")),
                     lambda: site.provider.delete(name, grace_s=1),
                 ):
