@@ -44,7 +44,24 @@ class Admission:
     model: str
     revision: str
     commit_sha: str
-    offer: HardwareOffer
+    fit: Fit
+    kv_cache_is_given: bool
+
+    @property
+    def offer(self) -> HardwareOffer:
+        """The hardware."""
+        return self.fit.offer
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a replica holds of each device, or of the machine's memory.
+
+        An engine whose cache has no given size takes what is free of its device, so there it is alone.
+        """
+        if self.fit.memory is None:
+            return 0
+        whole = self.fit.accelerator_count and not self.kv_cache_is_given
+        return self.offer.memory_bytes if whole else self.fit.memory.total
 
 
 def admit(context: Context, request: LaunchRequest) -> Admission:
@@ -59,8 +76,12 @@ def admit(context: Context, request: LaunchRequest) -> Admission:
     if not support.supported:
         raise NotServed(f"{facts.id} cannot be launched. {support.why_not}")
     offers = _offers(context, request.hardware)
-    fits = [fit(facts, offer, max_model_len=request.engine.max_model_len) for offer in offers]
-    return Admission(facts.id, revision, facts.sha, _best(facts, fits).offer)
+    engine = request.engine
+    fits = [
+        fit(facts, offer, max_model_len=engine.max_model_len, kv_cache_memory=engine.kv_cache_memory)
+        for offer in offers
+    ]
+    return Admission(facts.id, revision, facts.sha, _best(facts, fits), engine.kv_cache_memory is not None)
 
 
 def _offers(context: Context, hardware: str | None) -> list[HardwareOffer]:
@@ -83,6 +104,6 @@ def _best(facts: ModelFacts, fits: list[Fit]) -> Fit:
 
     def rank(candidate: Fit) -> tuple[bool, bool, float, str]:
         offer = candidate.offer
-        return not offer.available, offer.accelerator_count == 0, offer.price_per_hour, offer.id
+        return not offer.available, offer.accelerator_count == 0, candidate.price_per_hour, offer.id
 
     return min(fitting, key=rank)

@@ -82,11 +82,14 @@ def _insert(
         quantization=request.quantization,
         engine=request.engine.model_dump(exclude_none=True),
         replica_count=request.replicas.max,
+        accelerator_count=admission.fit.accelerator_count,
+        memory_bytes=admission.memory_bytes,
+        limits=request.limits.model_dump(exclude_none=True),
         phase=Phase.REQUESTED,
         reason="waiting for a worker",
         since=now,
         next_attempt_at=now,
-        price_per_hour=admission.offer.price_per_hour * request.replicas.max,
+        price_per_hour=admission.fit.price_per_hour * request.replicas.max,
         created_at=now,
     )
     session.add(instance)

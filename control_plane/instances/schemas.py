@@ -33,6 +33,15 @@ class EngineOptions(BaseModel):
     dtype: str | None = Field(default=None, pattern="^(auto|float32|bfloat16|float16)$")
 
 
+class ResourceLimits(BaseModel):
+    """What one replica may use at most; unset means the provider's own default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cpus: float | None = Field(default=None, gt=0, le=1024)
+    memory_bytes: int | None = Field(default=None, ge=64 << 20)
+
+
 class LaunchRequest(BaseModel):
     """``POST /instances``."""
 
@@ -45,6 +54,7 @@ class LaunchRequest(BaseModel):
     quantization: str = Field(default="auto", pattern="^(auto|none)$")
     engine: EngineOptions = EngineOptions()
     replicas: ReplicaCount = ReplicaCount()
+    limits: ResourceLimits = ResourceLimits()
 
 
 class InstanceUpdate(BaseModel):
@@ -85,6 +95,8 @@ class InstanceView(BaseModel):
     next_attempt_at: datetime | None
     desired: str
     hardware: str | None
+    accelerator_count: int
+    limits: ResourceLimits
     quantization: str
     engine: dict[str, Any]
     api_url: str

@@ -12,7 +12,7 @@ from control_plane.context import Context
 from control_plane.downloads.schemas import DownloadProgress
 from control_plane.downloads.service import find_progress
 from control_plane.instances import billing, repository
-from control_plane.instances.schemas import InstanceView, ReplicaView
+from control_plane.instances.schemas import InstanceView, ReplicaView, ResourceLimits
 from control_plane.instances.tables import Instance, Replica
 
 
@@ -55,6 +55,8 @@ def _view(
         next_attempt_at=instance.next_attempt_at,
         desired=instance.desired,
         hardware=instance.hardware,
+        accelerator_count=instance.accelerator_count,
+        limits=ResourceLimits(**instance.limits),
         quantization=instance.quantization,
         engine=instance.engine,
         api_url=f"{context.settings.public_url}/i/{instance.slug}/v1",

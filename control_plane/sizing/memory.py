@@ -13,8 +13,9 @@ The figures follow the engine's own plan, so that "it fits" on the launch page i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from control_plane.hub.architectures import get_architectures
 from control_plane.hub.attention import AttentionLayer
@@ -27,6 +28,8 @@ from control_plane.sizing.cache import BLOCK_SIZE, STEP_TOKENS, CacheLayout
 STEP_SEQUENCES = 64
 #: How many parts attention divides a context into at most, on a GPU.
 MAX_SPLITS = 128
+#: Over how many devices the engine can spread one model.
+ENGINE_DEVICE_COUNTS = (1,)
 #: The shortest context that is worth launching with, where the whole one does not fit.
 USEFUL_CONTEXT = 512
 
@@ -68,7 +71,7 @@ class Memory:
 class Fit:
     """Whether a model fits on an offer.
 
-    ``max_model_len`` is the planned context in tokens, perhaps less than the model's; ``max_sequences`` how many
+    ``memory`` is of one device, of which ``accelerator_count`` are needed (0 on processors). ``max_model_len`` is the planned context in tokens, perhaps less than the model's; ``max_sequences`` how many
     requests of that length run at once, at most what the engine schedules.
     """
 
@@ -78,6 +81,12 @@ class Fit:
     max_model_len: int | None
     max_sequences: int
     why_not: str | None
+    accelerator_count: int = 0
+
+    @property
+    def price_per_hour(self) -> float:
+        """US dollars, of one replica."""
+        return self.offer.price_per_hour * max(1, self.accelerator_count)
 
 
 class Model(Protocol):
@@ -107,45 +116,79 @@ def compute_width(dtype: str | None, offer: HardwareOffer) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def fit(model: Model, offer: HardwareOffer, *, max_model_len: int | None = None, concurrency: int = 1) -> Fit:
-    """Plan ``model`` onto ``offer``.
+def fit(
+    model: Model,
+    offer: HardwareOffer,
+    *,
+    max_model_len: int | None = None,
+    concurrency: int = 1,
+    kv_cache_memory: int | None = None,
+    device_counts: Sequence[int] = ENGINE_DEVICE_COUNTS,
+) -> Fit:
+    """Plan ``model`` onto as few devices of ``offer`` as are enough.
 
     :param max_model_len: context in tokens; by default the model's own, cut to what fits.
     :param concurrency: requests of that length that must fit at once.
+    :param kv_cache_memory: bytes of the whole key/value cache; by default what is left of the devices.
+    :param device_counts: numbers of devices to try, in rising order.
     """
     if not model.weight_bytes:
         return _refused(offer, "There are no weights that could be loaded, so their size is unknown.")
-    width, config = compute_width(model.dtype, offer), model.config
-    step = _Step.of(config)
-    wanted = max_model_len or config.context or USEFUL_CONTEXT
+    config, step = model.config, _Step.of(model.config)
     if step is None:
         return _refused(offer, "config.json does not say enough to estimate memory (layers, heads, sizes).")
     if max_model_len and config.context and max_model_len > config.context:
         return _refused(offer, f"The model's context is {config.context:,} tokens, less than {max_model_len:,}.")
+    request = _Request(max_model_len, concurrency, kv_cache_memory)
+    counts = [count for count in device_counts if _can_spread(config, offer, count)] or [1]
+    plans = [_plan(model, offer, step, request, count) for count in counts]
+    return next((plan for plan in plans if plan.fits), plans[-1])
 
+
+class _Request(NamedTuple):
+    max_model_len: int | None
+    concurrency: int
+    kv_cache_memory: int | None
+
+
+def _can_spread(config: ModelConfig, offer: HardwareOffer, count: int) -> bool:
+    """Whether ``count`` devices can share the heads of every layer evenly, and one replica can have so many here."""
+    even = all(layer.heads % count == 0 and layer.kv_heads % count == 0 for layer in config.attention)
+    return count == 1 or (count <= offer.accelerator_count and even)
+
+
+def _plan(model: Model, offer: HardwareOffer, step: _Step, request: _Request, count: int) -> Fit:
+    width, config = compute_width(model.dtype, offer), model.config
     device = _CPU if offer.accelerator == "cpu" else _GPU
+    wanted = request.max_model_len or config.context or USEFUL_CONTEXT
     cache = CacheLayout.of(_kept_layers(config))
     activations = step.bytes(width)
     if device is _GPU:
         activations += step.device_state(width, wanted, len(cache.windows))
-    weights = model.weight_bytes * width // DTYPE_BYTES.get(model.dtype or "", width)
-    usable = offer.memory_bytes // max(1, offer.accelerator_count)  # one engine computes on one device
-    rest = usable - device.overhead - weights
-    block = BLOCK_SIZE * cache.elements_per_token * width
-    blocks = max(0, int(rest * device.share) - activations) // block
-    capacity = cache.longest(blocks // concurrency, wanted)
+    weights = -(-model.weight_bytes * width // DTYPE_BYTES.get(model.dtype or "", width) // count)
+    rest = offer.memory_bytes - device.overhead - weights
+    block = -(-BLOCK_SIZE * cache.elements_per_token * width // count)
+    room = max(0, int(rest * device.share) - activations)
+    blocks = min(room, (request.kv_cache_memory or room * count) // count) // block
+    capacity = cache.longest(blocks // request.concurrency, wanted)
 
-    planned = wanted if max_model_len else max(capacity, min(wanted, USEFUL_CONTEXT))
+    planned = wanted if request.max_model_len else max(capacity, min(wanted, USEFUL_CONTEXT))
     blocks_each = cache.blocks(planned)
+    needed = request.concurrency * blocks_each * block
     memory = Memory(
         weights=weights,
-        kv_cache=concurrency * blocks_each * block,
+        kv_cache=max(needed, (request.kv_cache_memory or 0) // count),
         activations=activations,
         overhead=device.overhead,
     )
     sequences = min(STEP_SEQUENCES, blocks // blocks_each)
-    fits = sequences >= concurrency
-    return Fit(offer, fits, memory, planned, sequences, None if fits else _why_not(memory, usable, device, rest))
+    why_not = None
+    if sequences < request.concurrency:
+        why_not = _why_not(memory, offer.memory_bytes, device, rest)
+    elif request.kv_cache_memory and request.kv_cache_memory // count > room:
+        why_not = f"A key/value cache of {_gib(request.kv_cache_memory)} is more than the {_gib(room)} that are left."
+    devices = 0 if device is _CPU else count
+    return Fit(offer, why_not is None, memory, planned, sequences, why_not, devices)
 
 
 def _runs_through_transformers(config: ModelConfig) -> bool:

@@ -67,7 +67,14 @@ def instance_at(phase: str, **values: Any) -> InstanceView:
         **dict.fromkeys(InstanceView.model_fields),
         **{"id": uuid4(), "name": "n", "slug": "n", "model": "org/m", "revision": "main", "phase": phase},
         **{"reason": "why", "since": NOW, "desired": "running", "quantization": "auto", "engine": {}, "replicas": []},
-        **{"api_url": "u", "price_per_hour": 0, "cost_so_far": 0, "created_at": NOW},
+        **{
+            "accelerator_count": 0,
+            "limits": {},
+            "api_url": "u",
+            "price_per_hour": 0,
+            "cost_so_far": 0,
+            "created_at": NOW,
+        },
     }
     return InstanceView.model_validate(shown | values)
 

@@ -67,4 +67,6 @@ def _engine_options(instance: Instance, weights: Weights) -> dict[str, str]:
     entry = get_catalog().get(instance.model)
     if entry and entry.chat_template and weights.path and not has_chat_template(FolderModel(weights.path)):
         options["chat-template"] = entry.chat_template
+    if instance.accelerator_count > 1:
+        options["tensor-parallel-size"] = str(instance.accelerator_count)
     return options | {"quantization": instance.quantization}

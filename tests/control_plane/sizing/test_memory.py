@@ -102,7 +102,31 @@ def test_processors_compute_in_float32_what_they_cannot_do_well(
 
 
 def test_one_engine_uses_one_device() -> None:
-    assert not fit(LLAMA_8B, offer(24 * GIB, count=2)).fits
+    assert not fit(LLAMA_8B, offer(12 * GIB, count=8)).fits
+
+
+def test_as_few_devices_as_are_enough() -> None:
+    """An engine that spreads a model: weights and cache are divided, what a step holds is not."""
+    found = fit(LLAMA_8B, offer(12 * GIB, count=8), max_model_len=8192, device_counts=(1, 2, 4, 8))
+    assert found.fits
+    assert (found.accelerator_count, found.price_per_hour) == (2, 2.0)
+    assert found.memory is not None
+    assert (found.memory.weights, found.memory.kv_cache) == (LLAMA_8B.weight_bytes // 2, 8192 * 131_072 // 2)
+    assert not fit(LLAMA_8B, offer(12 * GIB, count=1), max_model_len=8192, device_counts=(1, 2, 4, 8)).fits
+    one_head = LLAMA_8B._replace(config=read_config(LLAMA_8B_CONFIG | {"num_key_value_heads": 1}))
+    assert not fit(one_head, offer(12 * GIB, count=8), max_model_len=8192, device_counts=(1, 2, 4, 8)).fits
+
+
+def test_a_cache_of_a_given_size_leaves_room_for_others() -> None:
+    found = fit(LLAMA_8B, offer(80 * GIB), max_model_len=4096, kv_cache_memory=2 * GIB)
+    assert found.fits
+    assert found.max_sequences == 2 * GIB // (4096 * 131_072)
+    assert found.memory is not None
+    assert found.memory.kv_cache == 2 * GIB
+    too_large = fit(LLAMA_8B, offer(24 * GIB), max_model_len=4096, kv_cache_memory=20 * GIB)
+    assert not too_large.fits
+    assert "20.0 GiB is more than" in (too_large.why_not or "")
+    assert not fit(LLAMA_8B, offer(80 * GIB), max_model_len=4096, kv_cache_memory=GIB // 4).fits
 
 
 def test_what_cannot_be_estimated_is_said() -> None:
