@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from control_plane.errors import Unavailable
 from control_plane.providers import wire
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, ReplicaStatus
 from control_plane.providers.local_host import hardware, protocol
-from control_plane.providers.local_host.command import CPU_HARDWARE, GPU_HARDWARE_PREFIX
 from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.local_host.placement import CPU_HARDWARE, GPU_HARDWARE_PREFIX
 from control_plane.settings import Settings
 
 
@@ -34,9 +34,10 @@ class LocalProvider:
 
     def offers(self) -> list[HardwareOffer]:
         """This machine's processors, then each of its GPUs; memory is what is free now."""
+        held: dict[str, int] = {}
+        away = None
         try:
-            self._call("ping")
-            away = None
+            held = self._call("held")
         except Unavailable as error:
             away = error.detail
         cpu = HardwareOffer(
@@ -52,20 +53,23 @@ class LocalProvider:
             native_bfloat16=hardware.cpu_has_bfloat16(),
             why_unavailable=away,
         )
-        return [cpu, *(self._gpu_offer(gpu, away) for gpu in hardware.gpus())]
+        return [cpu, *(self._gpu_offer(gpu, held, away) for gpu in hardware.gpus())]
 
-    def _gpu_offer(self, gpu: hardware.Gpu, away: str | None) -> HardwareOffer:
+    def _gpu_offer(self, gpu: hardware.Gpu, held: Mapping[str, int], away: str | None) -> HardwareOffer:
+        """What is free of a card: in the driver's eyes, and by what its replicas said while they still load."""
+        hardware_id = f"{GPU_HARDWARE_PREFIX}{gpu.index}"
         return HardwareOffer(
-            id=f"{GPU_HARDWARE_PREFIX}{gpu.index}",
+            id=hardware_id,
             provider=self.name,
             name=f"{gpu.name} (GPU {gpu.index})",
             accelerator=gpu.name,
             accelerator_count=1,
-            memory_bytes=gpu.memory_free,
+            memory_bytes=max(0, min(gpu.memory_free, gpu.memory_total - held.get(hardware_id, 0))),
             price_per_hour=self._price_per_hour,
             available=away is None,
             cpu_count=hardware.cpu_count(),
             why_unavailable=away,
+            free_count=int(hardware_id not in held),
         )
 
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:

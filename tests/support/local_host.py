@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,13 @@ def make_model(folder: Path, **behaviour: object) -> Path:
 
 
 @contextmanager
-def running_local_host(settings: Settings, *, drain_s: float = 5) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the host of this data folder; end it, and so its replicas, at the end."""
+def running_local_host(
+    settings: Settings, *, drain_s: float = 5, programs: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the host of this data folder; end it, and so its replicas, at the end.
+
+    :param programs: a folder that comes first on its PATH.
+    """
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     engine = settings.run_dir / "tiny-engine"
     run_engine = f"runpy.run_path({tiny_engine.__file__!r}, run_name='__main__')"
@@ -33,6 +39,8 @@ def running_local_host(settings: Settings, *, drain_s: float = 5) -> Iterator[su
     engine.chmod(0o755)
     root = Path(__file__).parents[2]
     environment = settings.child_environment() | {"PYTHONPATH": str(root), "HF_TOKEN": "hf-secret"}
+    if programs is not None:
+        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     argv = [sys.executable, "-m", "control_plane.providers.local_host"]
     argv += ["--engine", str(engine), "--drain", str(drain_s)]
     host = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], env=environment, cwd=root)

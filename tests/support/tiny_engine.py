@@ -1,7 +1,7 @@
 """A stand-in for ``slipway-serve`` in tests: its flags, its routes, and faults that the model folder asks for.
 
 ``behaviour.json`` in the model folder may hold ``exit_code`` and ``message`` (fail at once), ``ignore_sigterm``,
-``drains`` (SIGTERM ends it when no request is in flight any more),
+``drains`` (SIGTERM ends it when no request is in flight any more), ``allocate_bytes``,
 ``helper`` (start a child process that writes its pid to this path), ``print_environment``.
 """
 
@@ -24,6 +24,7 @@ class _Handler(BaseHTTPRequestHandler):
     key = ""
     boot_id = ""
     in_flight = 0
+    ballast = bytearray()
 
     def log_message(self, format: str, *args: object) -> None:
         print(format % args, flush=True)
@@ -118,6 +119,7 @@ def main() -> None:
     if "exit_code" in behaviour:
         print(behaviour["message"], file=sys.stderr, flush=True)
         sys.exit(behaviour["exit_code"])
+    _Handler.ballast = bytearray(behaviour.get("allocate_bytes", 0))
     if "helper" in behaviour:
         helper = subprocess.Popen(["sleep", "600"])
         Path(behaviour["helper"]).write_text(str(helper.pid))

@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from control_plane.providers.base import ProviderError, ReplicaSpec
-from control_plane.providers.local_host import hardware
-
-CPU_HARDWARE = "local-cpu"
-GPU_HARDWARE_PREFIX = "local-gpu-"
+from control_plane.providers.local_host.placement import CPU_HARDWARE, Placement
 
 #: In every replica's environment, with its folder as value: how a later host recognises what an earlier one left.
 MARKER = "SLIPWAY_REPLICA_FOLDER"
@@ -26,8 +23,11 @@ _RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boo
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
-def engine_argv(engine: Path, spec: ReplicaSpec, *, port: int, api_key_file: Path) -> list[str]:
+def engine_argv(engine: Path, spec: ReplicaSpec, placement: Placement, *, port: int, api_key_file: Path) -> list[str]:
     """``slipway-serve`` under a parent-death signal, so that the host's death, however sudden, is the engine's too.
+
+    A limit of memory is one of each process's own data (RLIMIT_DATA in getrlimit(2)): weights read through a mapped
+    file do not count, and the engine process holds nearly all the rest. A limit of processors is an affinity mask.
 
     :raises ProviderError: an option that an engine must not be given.
     """
@@ -44,30 +44,23 @@ def engine_argv(engine: Path, spec: ReplicaSpec, *, port: int, api_key_file: Pat
             raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
         options[name] = value
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return ["setpriv", "--pdeathsig", "KILL", "--", str(engine), str(spec.weights.path), *flags]
+    argv = ["setpriv", "--pdeathsig", "KILL", "--"]
+    if spec.limits.memory_bytes is not None:
+        argv += ["prlimit", f"--data={spec.limits.memory_bytes}"]
+    if placement.cpus:
+        argv += ["taskset", "--cpu-list", ",".join(map(str, placement.cpus))]
+    return [*argv, str(engine), str(spec.weights.path), *flags]
 
 
-def engine_environment(spec: ReplicaSpec, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What of ``environment`` an engine gets, the devices that ``spec`` names, and the marker.
-
-    :raises ProviderError: ``spec.hardware_id`` does not exist here.
-    """
+def engine_environment(placement: Placement, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What of ``environment`` an engine gets, its devices, and the marker."""
     kept = {name: value for name, value in environment.items() if _INHERITED.fullmatch(name)}
     return kept | {
-        "CUDA_VISIBLE_DEVICES": _visible_devices(spec.hardware_id),
+        "CUDA_VISIBLE_DEVICES": placement.visible_devices,
         "HF_HUB_OFFLINE": "1",  # weights are here already; an engine has no reason to talk to the hub
         "PYTHONUNBUFFERED": "1",
         MARKER: str(folder),
     }
-
-
-def _visible_devices(hardware_id: str) -> str:
-    if hardware_id == CPU_HARDWARE:
-        return ""
-    for gpu in hardware.gpus():
-        if hardware_id == f"{GPU_HARDWARE_PREFIX}{gpu.index}":
-            return gpu.uuid
-    raise ProviderError(f"there is no hardware {hardware_id!r} on this machine", "Choose one that GET /hardware lists.")
 
 
 def default_engine() -> Path:

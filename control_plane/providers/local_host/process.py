@@ -13,6 +13,7 @@ from pathlib import Path
 from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
 from control_plane.providers.local_host.command import engine_argv, engine_environment
 from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.local_host.placement import Placement
 
 _READ_SIZE = 1 << 16
 #: Seconds to read on after an engine's death: its last words are what people need most.
@@ -28,8 +29,11 @@ class ReplicaProcess:
                      └─ stop(): SIGTERM, then SIGKILL to the whole process group
     """
 
-    def __init__(self, spec: ReplicaSpec, process: Process, reservation: socket.socket, log: LogStore) -> None:
+    def __init__(
+        self, spec: ReplicaSpec, placement: Placement, process: Process, reservation: socket.socket, log: LogStore
+    ) -> None:
         self.spec = spec
+        self.placement = placement
         self.exit_code: int | None = None
         self._process = process
         self._reservation = reservation
@@ -38,7 +42,7 @@ class ReplicaProcess:
         self._watching = asyncio.create_task(self._watch())
 
     @classmethod
-    async def start(cls, spec: ReplicaSpec, folder: Path, engine: Path) -> ReplicaProcess:
+    async def start(cls, spec: ReplicaSpec, placement: Placement, folder: Path, engine: Path) -> ReplicaProcess:
         """Start the engine; its key, readable by this user only, and its log lie in ``folder``.
 
         :raises ProviderError: it cannot be started like this.
@@ -53,12 +57,12 @@ class ReplicaProcess:
         port = reservation.getsockname()[1]
         try:
             process = await asyncio.create_subprocess_exec(
-                *engine_argv(engine, spec, port=port, api_key_file=key_file),
+                *engine_argv(engine, spec, placement, port=port, api_key_file=key_file),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,
                 cwd=folder,
-                env=engine_environment(spec, folder, os.environ),
+                env=engine_environment(placement, folder, os.environ),
                 start_new_session=True,
             )
         except BaseException as error:
@@ -67,7 +71,7 @@ class ReplicaProcess:
                 raise ProviderError(f"the engine cannot be started: {error}", "Run 'slipway doctor'.") from error
             raise
         log.append(f"[slipway] engine started: process {process.pid}, port {port}\n".encode())
-        return cls(spec, process, reservation, log)
+        return cls(spec, placement, process, reservation, log)
 
     @property
     def alive(self) -> bool:

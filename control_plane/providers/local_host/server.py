@@ -38,6 +38,7 @@ class LocalHost:
             "create": self._create,
             "find": self._find,
             "list": self._list,
+            "held": self._held,
             "delete": self._delete,
         }
 
@@ -90,6 +91,9 @@ class LocalHost:
 
     async def _list(self, _request: dict[str, Any]) -> list[dict[str, Any]]:
         return [wire.status_to_json(status) for status in self._table.list()]
+
+    async def _held(self, _request: dict[str, Any]) -> dict[str, int]:
+        return self._table.held()
 
     async def _delete(self, request: dict[str, Any]) -> None:
         self._table.delete(request["name"], float(request["grace_s"]))

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 
 from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
+from control_plane.providers.local_host import hardware
 from control_plane.providers.local_host.command import MARKER
+from control_plane.providers.local_host.placement import NoRoom, place
 from control_plane.providers.local_host.process import ReplicaProcess
 
 logger = logging.getLogger(__name__)
@@ -28,17 +30,25 @@ class ReplicaTable:
         self._folder = folder
         self._engine = engine
         self._replicas: dict[str, ReplicaProcess] = {}
-        self._creating: dict[str, asyncio.Lock] = {}
+        self._creating = asyncio.Lock()  # two replicas must not be given the same room
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def create(self, spec: ReplicaSpec) -> ReplicaStatus:
-        """Start a replica, or return the one of this name: the live one, or the same boot after its end."""
+        """Start a replica, or return the one of this name: the live one, or the same boot after its end.
+
+        Where its device has no room now it is pending, and not remembered: the caller asks again.
+        """
         if not _NAME.fullmatch(spec.name):
             raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
-        async with self._creating.setdefault(spec.name, asyncio.Lock()):
+        gpus = await asyncio.to_thread(hardware.gpus)  # a driver may take a second to answer
+        async with self._creating:
             present = self._replicas.get(spec.name)
             if present is None or (not present.alive and present.spec.boot_token != spec.boot_token):
-                present = await ReplicaProcess.start(spec, self._folder / spec.name, self._engine)
+                running = [(other.spec, other.placement) for other in self._replicas.values() if other.alive]
+                room = place(spec, running, gpus, os.sched_getaffinity(0))
+                if isinstance(room, NoRoom):
+                    return ReplicaStatus(spec.name, ReplicaState.PENDING, spec.boot_token, reason=room.reason)
+                present = await ReplicaProcess.start(spec, room, self._folder / spec.name, self._engine)
                 self._replicas[spec.name] = present
             return present.status
 
@@ -50,6 +60,14 @@ class ReplicaTable:
     def list(self) -> list[ReplicaStatus]:
         """Every replica here."""
         return [replica.status for replica in self._replicas.values()]
+
+    def held(self) -> dict[str, int]:
+        """Bytes that live replicas said they hold, by the hardware that they are on."""
+        held: dict[str, int] = {}
+        for replica in self._replicas.values():
+            if replica.alive:
+                held[replica.spec.hardware_id] = held.get(replica.spec.hardware_id, 0) + replica.spec.memory_bytes
+        return held
 
     def delete(self, name: str, grace_s: float) -> None:
         """Begin to end a replica; it is absent once its process is gone. Its log stays."""
