@@ -9,9 +9,12 @@ up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the star
 setup:
 	@scripts/setup run
 
-test:  ## The whole test suite
+test:  ## The whole test suite: most of it in parallel, then what needs the machine to itself (marked alone, gpu)
 	@scripts/setup dev
-	@.venv/bin/python -m pytest
+	@status=0; \
+	.venv/bin/python -m pytest -m "not (alone or gpu)" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder || status=$$?; \
+	.venv/bin/python -m pytest -m "alone or gpu" || status=$$?; \
+	exit $$status
 
 check:  ## Lint, formatting, types, import contracts
 	@scripts/setup dev

@@ -22,6 +22,10 @@ if not torch.cuda.is_available():
     # Before any Triton form is imported: Triton decides between compiling and interpreting where a kernel is defined.
     os.environ["TRITON_INTERPRET"] = "1"
 
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Workers that share the cores: threads of one that wait for each other hold up the other.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
 pytest_plugins = ["tests.hub.fixtures"]
 
 

@@ -18,6 +18,8 @@ from tests.support.browser import chromium, come_in, watch_for_errors
 from tests.support.processes import alive, eventually, family
 from tests.support.slipway import RunningSlipway
 
+pytestmark = pytest.mark.alone
+
 #: Launches share two cores with whatever else the tests run.
 SLOW_MS = 90_000
 

@@ -13,6 +13,8 @@ import web
 from tests.support.browser import chromium, come_in, watch_for_errors
 from tests.support.slipway import RunningSlipway
 
+pytestmark = pytest.mark.alone
+
 AXE = Path(web.__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 
 

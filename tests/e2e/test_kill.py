@@ -21,6 +21,8 @@ from tests.support.processes import alive, eventually, family
 from tests.support.slipway import RunningSlipway
 from tests.support.slipway import slipway_up as running_slipway
 
+pytestmark = pytest.mark.alone
+
 #: Bytes per second: too slow to finish before every process has been killed.
 RATE = 200_000
 #: Bytes that may be on their way, sent but not yet written, when a process is killed (seen: 30,000).

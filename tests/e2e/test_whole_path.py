@@ -17,6 +17,8 @@ from tests.hub.server import HubServer
 from tests.support.processes import alive, eventually, family
 from tests.support.slipway import RunningSlipway, free_port
 
+pytestmark = pytest.mark.alone
+
 
 class Streamed(NamedTuple):
     """What the official client made of a stream."""
