@@ -11,8 +11,8 @@ import httpx
 
 from control_plane.downloads.failures import FinalFailure, TransientFailure
 from control_plane.downloads.retry import parse_retry_after
+from control_plane.hub.hosts import HubHosts
 from control_plane.hub.source import RepositoryFile
-from control_plane.hub.transport import HubHosts
 
 MAX_REDIRECTS = 5
 #: Statuses that may pass: the server is busy, restarting, or wants us to be slower.

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from control_plane.database import UTCDateTime
+from control_plane.downloads.states import FINAL_STATES, DownloadState
 from control_plane.ids import new_id
 
-
-class DownloadState(StrEnum):
-    """Where a download stands.
-
-    ::
-
-        queued ─► downloading ─► verifying ─► done
-           │           │             │
-           └───────────┴─────────────┴─► failed | cancelled ─► queued (asked for again; finished bytes are kept)
-    """
-
-    QUEUED = "queued"
-    DOWNLOADING = "downloading"
-    VERIFYING = "verifying"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-FINAL_STATES = frozenset({DownloadState.DONE, DownloadState.FAILED, DownloadState.CANCELLED})
+__all__ = ["FINAL_STATES", "Download", "DownloadFile", "DownloadState"]
 
 
 class Download(SQLModel, table=True):

@@ -31,7 +31,7 @@ from control_plane.downloads.failures import FinalFailure, TransientFailure, exp
 from control_plane.downloads.parts import Part, PartBusy, Range, bytes_on_disk, open_part, remove_part
 from control_plane.downloads.remote import RemoteFiles, Repository
 from control_plane.downloads.retry import Backoff
-from control_plane.downloads.tables import DownloadState
+from control_plane.downloads.states import DownloadState
 from control_plane.downloads.units import format_bytes
 from control_plane.hub.source import RepositoryFile
 

@@ -30,9 +30,10 @@ from control_plane.hub.errors import (
     RepositoryNotFound,
     RevisionNotFound,
 )
+from control_plane.hub.hosts import HubHosts, is_web_address
 from control_plane.hub.ids import ModelId, is_commit_sha, is_safe_path
 from control_plane.hub.source import ModelCard, RepositoryFile
-from control_plane.hub.transport import HubHosts, Limits, Span, get, guarded_session, is_web_address
+from control_plane.hub.transport import Limits, Span, get, guarded_session
 
 
 @dataclass(frozen=True)

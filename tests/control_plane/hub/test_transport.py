@@ -9,9 +9,10 @@ import pytest
 from control_plane.errors import SlipwayError
 from control_plane.hub import errors
 from control_plane.hub.client import HubClient
+from control_plane.hub.hosts import HubHosts
 from control_plane.hub.ids import ModelId
 from control_plane.hub.service import resolve
-from control_plane.hub.transport import HubHosts, Limits
+from control_plane.hub.transport import Limits
 from control_plane.settings import Settings
 from tests.hub import HubServer, models
 
