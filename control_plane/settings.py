@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
@@ -56,6 +56,35 @@ class Settings(BaseSettings):
     stall_after_s: float = Field(default=15.0, gt=0)
     #: Seconds a starting replica may go without any sign of progress before it counts as failed.
     start_timeout_s: float = Field(default=600.0, gt=0)
+
+    # providers/kubernetes.py
+    #: A kubeconfig file; none means that this process runs inside the cluster.
+    kubernetes_kubeconfig: Path | None = None
+    kubernetes_namespace: str = "slipway"
+    #: The image that replicas and download agents run; its entry points are slipway-serve and slipway-agent.
+    kubernetes_serving_image: str = "slipway/serving-image:latest"
+    #: Name of the Secret with which nodes pull that image, where its registry wants one.
+    kubernetes_image_pull_secret: str = ""
+    #: US dollars per hour of one GPU, or of a node's processors.
+    kubernetes_price_per_hour: float = Field(default=0.0, ge=0)
+    #: Labels that a node must have; in the environment as JSON.
+    kubernetes_node_selector: dict[str, str] = {}
+    #: Tolerations of replicas, as Kubernetes writes them; in the environment as JSON. That of nvidia.com/gpu is implied.
+    kubernetes_tolerations: list[dict[str, Any]] = []
+    #: Processors that a replica asks for where its launch does not say.
+    kubernetes_cpus: float = Field(default=1.0, gt=0)
+    #: An existing claim for weights; none means one of our own, of this class and size, which many nodes can mount.
+    kubernetes_volume_claim: str = ""
+    kubernetes_storage_class: str = ""
+    kubernetes_volume_size: str = "1Ti"
+    #: How this process reaches replicas: by their Service, inside the cluster, or at their nodes' addresses.
+    kubernetes_access: Literal["service", "host"] = "service"
+    #: The folder in the serving image that holds the models which come with Slipway.
+    kubernetes_bundled_models: str = "/usr/share/slipway/models"
+    #: Seconds that a node may be silent before its replicas are given up.
+    kubernetes_node_loss_s: int = Field(default=30, ge=0)
+    #: A ConfigMap with ca.crt, which agents trust where SLIPWAY_PUBLIC_URL has a certificate of its own authority.
+    kubernetes_agent_ca: str = ""
 
     @field_validator("providers", mode="before")
     @classmethod
