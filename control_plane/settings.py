@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     stall_after_s: float = Field(default=15.0, gt=0)
     #: Seconds a starting replica may go without any sign of progress before it counts as failed.
     start_timeout_s: float = Field(default=600.0, gt=0)
+    #: Seconds between two checks of a provider's list against our rows.
+    reap_interval_s: float = Field(default=30.0, gt=0)
 
     # providers/kubernetes.py
     #: A kubeconfig file; none means that this process runs inside the cluster.
@@ -69,7 +71,7 @@ class Settings(BaseSettings):
     kubernetes_price_per_hour: float = Field(default=0.0, ge=0)
     #: Labels that a node must have; in the environment as JSON.
     kubernetes_node_selector: dict[str, str] = {}
-    #: Tolerations of replicas, as Kubernetes writes them; in the environment as JSON. That of nvidia.com/gpu is implied.
+    #: Tolerations of replicas, as Kubernetes writes them; as JSON in the environment. That of nvidia.com/gpu is implied.
     kubernetes_tolerations: list[dict[str, Any]] = []
     #: Processors that a replica asks for where its launch does not say.
     kubernetes_cpus: float = Field(default=1.0, gt=0)
