@@ -46,7 +46,9 @@ class FakeProvider:
         if present is None or (present.state is ReplicaState.EXITED and present.boot_token != spec.boot_token):
             self.specs.append(spec)
             url = f"http://engine.invalid/{len(self.specs)}"
-            self.replicas[spec.name] = ReplicaStatus(spec.name, ReplicaState.RUNNING, spec.boot_token, url)
+            self.replicas[spec.name] = ReplicaStatus(
+                spec.name, ReplicaState.RUNNING, spec.boot_token, url, labels=spec.labels
+            )
         self._fail(self.fail_after["create"])
         return self.replicas[spec.name]
 
