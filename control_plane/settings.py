@@ -48,12 +48,18 @@ class Settings(BaseSettings):
     providers: Annotated[list[str], NoDecode] = ["local"]
     #: What users type to reach this server, without a trailing slash; the default follows host and port.
     public_url: str = ""
+    #: Where download agents reach this server; https, unless they run on this machine. The default is the public URL.
+    agent_url: str = ""
     #: US dollars per hour that one local machine costs; shown on the launch page and charged to instances.
     local_price_per_hour: float = Field(default=0.0, ge=0)
     #: Seconds between sweeps over rows that nobody has claimed.
     sweep_interval_s: float = Field(default=2.0, gt=0)
     #: Seconds without a new byte after which a download is shown as stalled.
     stall_after_s: float = Field(default=15.0, gt=0)
+    #: Where the imaginary place of the ``fake`` provider answers (``python -m control_plane.providers.fake.server``).
+    fake_url: str = ""
+    #: Seconds for which a gateway goes by what it knew of keys and instances while the database does not answer.
+    gateway_stale_s: float = Field(default=600.0, ge=0)
     #: Seconds a starting replica may go without any sign of progress before it counts as failed.
     start_timeout_s: float = Field(default=600.0, gt=0)
     #: Seconds between two checks of a provider's list against our rows.
@@ -115,6 +121,7 @@ class Settings(BaseSettings):
         if not self.public_url:
             self.public_url = self.local_url
         self.public_url = self.public_url.rstrip("/")
+        self.agent_url = (self.agent_url or self.public_url).rstrip("/")
 
     @property
     def local_url(self) -> str:

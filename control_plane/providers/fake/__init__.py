@@ -1,0 +1,1 @@
+"""A place that does not exist, with every fault that real ones have: for tests, demonstrations and benchmarks."""
