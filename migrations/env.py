@@ -27,6 +27,18 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
+def _run_on_sqlite(connection: Connection) -> None:
+    """SQLite changes a table by making another and dropping the old one, which rows that point at it would forbid: so
+    foreign keys are not enforced meanwhile, but checked at the end. (The switch works outside transactions only.)"""
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise RuntimeError("the connection to the database is gone")
+    driver.execute("PRAGMA foreign_keys=OFF")
+    _run(connection)
+    if broken := connection.execute(text("PRAGMA foreign_key_check")).all():
+        raise RuntimeError(f"the migration would leave rows that point at nothing, and was undone: {broken[:3]}")
+
+
 def _main() -> None:
     shared = context.config.attributes.get("connection")
     if shared is not None:
@@ -34,7 +46,10 @@ def _main() -> None:
         return
     engine = make_engine(context.config.get_main_option("sqlalchemy.url") or get_settings().database_url)
     with engine.connect() as connection:
-        _run(connection)
+        if connection.dialect.name == "sqlite":
+            _run_on_sqlite(connection)
+        else:
+            _run(connection)
         connection.commit()
     engine.dispose()
 
