@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from control_plane.cli import client, maintenance, server
+from control_plane.cli import client, maintenance, roles, server
 from control_plane.cli.exit_codes import ExitCode, exit_code_of
 from control_plane.errors import SlipwayError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 server.register(app)
+roles.register(app)
 maintenance.register(app)
 client.register(app)
 

@@ -1,4 +1,4 @@
-"""Commands that run the control plane: ``up``, ``down``, ``status``, ``worker``, ``beat``."""
+"""Commands that run the whole control plane on one machine: ``up``, ``down``, ``status``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    for command in (up, down, status, worker, beat):
+    for command in (up, down, status):
         app.command()(command)
 
 
@@ -98,19 +98,3 @@ def status(data: DataOption = None, as_json: JsonOption = False) -> None:
     settings = load_settings(data_dir=data)
     current = read_status(settings, _holder(settings))
     print(json.dumps(asdict(current)) if as_json else current.text())
-
-
-def worker(data: DataOption = None) -> None:
-    """Run a Celery worker in the foreground. 'slipway up' runs one already; more may run, here or elsewhere."""
-    settings = load_settings(data_dir=data)
-    from control_plane.cli.celery_process import run_worker
-
-    run_worker(settings)
-
-
-def beat(data: DataOption = None) -> None:
-    """Run the scheduler (Celery beat) in the foreground. 'slipway up' runs one already; two are harmless."""
-    settings = load_settings(data_dir=data)
-    from control_plane.cli.celery_process import run_beat
-
-    run_beat(settings)

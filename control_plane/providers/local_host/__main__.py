@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from control_plane.errors import SlipwayError
@@ -15,14 +16,17 @@ from control_plane.providers.local_host.table import ReplicaTable
 from control_plane.settings import get_settings
 
 
-def main() -> int:
-    """Run until told to end; 0 after a drain, 1 when another host is already there."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to end; 0 after a drain, 1 when another host is already there.
+
+    :param argv: the command line without the program's name; None takes the process's own.
+    """
     parser = argparse.ArgumentParser(prog="python -m control_plane.providers.local_host")
     parser.add_argument("--engine", type=Path, default=default_engine(), help="program to run (default: %(default)s)")
     parser.add_argument(
         "--drain", type=float, default=10.0, metavar="SECONDS", help="for requests in flight at the end"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     settings = get_settings()
     try:
