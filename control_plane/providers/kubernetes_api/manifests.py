@@ -1,0 +1,357 @@
+"""The objects that a replica and a download agent are made of.
+
+::
+
+    StatefulSet NAME ── owns ─┬─ Pod NAME-0            slipway-serve; weights mounted read-only
+      (one replica,           ├─ Service NAME-BOOT     a name for it inside the cluster
+       labels: owner, boot)   └─ Secret NAME-BOOT      the key that it demands
+    Job NAME ── owns ─────────┬─ Pod                   slipway-agent; weights mounted for writing
+                              └─ Secret NAME-BOOT      the token that it reports with
+    PersistentVolumeClaim     the weights of all
+
+A StatefulSet and not a Deployment: it never has two pods at once, and it is there, with its boot, while its pod is not.
+Its selector contains the boot and selectors never change, so of two workers with different boots the API server
+refuses the second. A boot is one pod and one run of its container: what the cluster starts again by itself is
+reported as ended (``state.py``), because restarts with their backoff and their verdict are the control plane's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping
+
+from control_plane.providers.base import FetchSpec, ProviderError, ReplicaSpec
+from control_plane.providers.kubernetes_api.client import Json
+from control_plane.providers.kubernetes_api.options import BOOT, LABELS, MANAGED_BY, NAME, OWNER, ClusterOptions
+
+CPU_HARDWARE = "kubernetes-cpu"
+GPU_HARDWARE = "kubernetes-gpu"
+GPU_RESOURCE = "nvidia.com/gpu"
+#: What NVIDIA's GPU feature discovery labels nodes with.
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+CONTAINER = "slipway"
+#: A user that exists nowhere: files of the image are readable by all.
+RUN_AS = 10001
+#: What an eviction gives requests in flight; our own deletions say how long.
+EVICTION_GRACE_S = 60
+
+_PORT = 8000
+_HOST_PORTS = range(20000, 30000)
+_SECRETS = "/run/secrets/slipway"
+_WEIGHTS = "/weights"
+#: The controller appends ``-<hash>`` to a StatefulSet's name in a label of at most 63 characters.
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,49}[a-z0-9])?")
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+#: Options that the provider decides itself.
+_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device", "revision"})
+
+
+def is_name(name: str) -> bool:
+    """Whether an object can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def companion(name: str, boot_token: str) -> str:
+    """What the Service and the Secret of one boot are called: never the same as those of another boot."""
+    return f"{name}-{hashlib.sha256(boot_token.encode()).hexdigest()[:8]}"
+
+
+def host_port(name: str) -> int:
+    """Where a replica listens that shares its node's network: spread, so that several fit on one node."""
+    return _HOST_PORTS.start + zlib.crc32(name.encode()) % len(_HOST_PORTS)
+
+
+def port_of(options: ClusterOptions, name: str) -> int:
+    """Where a replica listens."""
+    return host_port(name) if options.access == "host" else _PORT
+
+
+def bundled(spec: ReplicaSpec) -> bool:
+    """Whether the weights come inside the serving image."""
+    return spec.weights.commit_sha is None
+
+
+def check(name: str, boot_token: str) -> None:
+    """Refuse what could not become the name or a label of an object.
+
+    :raises ProviderError: it could not.
+    """
+    if not is_name(name) or not _LABEL_VALUE.fullmatch(boot_token):
+        raise ProviderError(f"{name!r} cannot name an object in Kubernetes", "Use a-z, 0-9 and '-', 51 at most.")
+
+
+def stateful_set(spec: ReplicaSpec, options: ClusterOptions) -> Json:
+    """The StatefulSet of a replica.
+
+    :raises ProviderError: it cannot run like this.
+    """
+    port = port_of(options, spec.name)
+    container: Json = {
+        "command": ["slipway-serve"],
+        "args": [_literally(argument) for argument in _engine_arguments(spec, options, port)],
+        "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
+        "resources": _resources(spec, options),
+        # The control plane judges a start by its progress; this hour is for when it is away.
+        "startupProbe": _probe("/health", port, every_s=5, failures=720),
+        "livenessProbe": _probe("/health", port, every_s=10, failures=6),
+        "readinessProbe": _probe("/ready", port, every_s=2, failures=3),
+    }
+    pod = _pod(options, container, secret=companion(spec.name, spec.boot_token), offline=True)
+    if not bundled(spec):
+        _mount_weights(pod, options, read_only=True)
+    pod |= {
+        "nodeSelector": options.node_selector | _product_selector(spec.hardware_id),
+        "tolerations": _tolerations(options, gpu=spec.accelerator_count > 0),
+        "terminationGracePeriodSeconds": EVICTION_GRACE_S,
+    }
+    if options.access == "host":
+        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+        container["ports"][0]["hostPort"] = port
+    selector = _selector(spec.name, spec.boot_token, options.owner)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": _metadata(spec.name, options.owner, spec.name, spec.boot_token, spec.labels),
+        "spec": {
+            "replicas": 1,
+            "serviceName": companion(spec.name, spec.boot_token),
+            "selector": {"matchLabels": selector},
+            "template": {"metadata": {"labels": selector | MANAGED_BY}, "spec": pod},
+        },
+    }
+
+
+def service(spec: ReplicaSpec, options: ClusterOptions, owner: Json) -> Json:
+    """A name inside the cluster for the replica. It answers before it is ready: who asks judges readiness itself."""
+    port = port_of(options, spec.name)
+    name = companion(spec.name, spec.boot_token)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(name, options.owner, spec.name, spec.boot_token)
+        | {"ownerReferences": [_reference(owner)]},
+        "spec": {
+            "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
+            "selector": _selector(spec.name, spec.boot_token, options.owner),
+            "ports": [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+
+
+def job(spec: FetchSpec, options: ClusterOptions) -> Json:
+    """The Job of a download agent: one try, because the next one has a new boot."""
+    container: Json = {
+        "command": ["slipway-agent"],
+        "args": [_literally(text) for text in (f"--job-url={spec.job_url}", f"--token-file={_SECRETS}/secret")],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
+    }
+    pod = _pod(options, container, secret=companion(spec.name, spec.boot_token), offline=False)
+    _mount_weights(pod, options, read_only=False)
+    pod |= {
+        "restartPolicy": "Never",
+        "nodeSelector": dict(options.node_selector),
+        "tolerations": _tolerations(options, gpu=True),  # where a claim binds to one node, it may be one with GPUs
+        "terminationGracePeriodSeconds": EVICTION_GRACE_S,
+    }
+    if options.agent_ca:
+        container["env"].append({"name": "SLIPWAY_AGENT_CA_FILE", "value": f"{_SECRETS}-ca/ca.crt"})
+        container["volumeMounts"].append({"name": "ca", "mountPath": f"{_SECRETS}-ca", "readOnly": True})
+        pod["volumes"].append({"name": "ca", "configMap": {"name": options.agent_ca}})
+    if options.access == "host":
+        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(spec.name, options.owner, spec.name, spec.boot_token, spec.labels),
+        "spec": {
+            "backoffLimit": 0,
+            "template": {
+                "metadata": {"labels": _selector(spec.name, spec.boot_token, options.owner) | MANAGED_BY},
+                "spec": pod,
+            },
+        },
+    }
+
+
+def secret(name: str, boot_token: str, value: str, options: ClusterOptions, owner: Json) -> Json:
+    """What one boot must know and nobody else; it goes with the object that owns it."""
+    metadata = _metadata(companion(name, boot_token), options.owner, name, boot_token)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata | {"ownerReferences": [_reference(owner)]},
+        "type": "Opaque",
+        "stringData": {"secret": value},
+    }
+
+
+def claim(options: ClusterOptions) -> Json:
+    """The volume that holds everybody's weights. Deleting instances never deletes it."""
+    spec: Json = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": options.volume_size}}}
+    if options.storage_class:
+        spec["storageClassName"] = options.storage_class
+    labels = MANAGED_BY | {OWNER: options.owner}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": options.claim_name, "labels": labels},
+        "spec": spec,
+    }
+
+
+def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> list[str]:
+    flags = {
+        "host": "$(NODE_ADDRESS)" if options.access == "host" else "0.0.0.0",  # noqa: S104 - its pod's own network
+        "port": str(port),
+        "api-key-file": f"{_SECRETS}/secret",
+        "served-model-name": spec.served_model_name,
+        "boot-id": spec.boot_token,
+        "device": "cuda" if spec.accelerator_count else "cpu",
+    }
+    if bundled(spec):
+        model = f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}"
+    else:
+        model, flags["revision"] = spec.weights.model, spec.weights.commit_sha or ""
+    for name, value in spec.engine_options.items():
+        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
+            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
+        flags[name] = value
+    return [model, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def _literally(argument: str) -> str:
+    """Kubernetes expands ``$(NAME)`` in arguments; only our own reference to the node's address is meant."""
+    return argument if argument == "--host=$(NODE_ADDRESS)" else argument.replace("$(", "$$(")
+
+
+def _resources(spec: ReplicaSpec, options: ClusterOptions) -> Json:
+    """Requests are what the scheduler plans with, limits what the kernel enforces."""
+    requests = {"cpu": _cpus(spec.limits.cpus or options.cpus)}
+    limits = {}
+    if spec.limits.cpus is not None:
+        limits["cpu"] = _cpus(spec.limits.cpus)
+    needed = spec.memory_bytes if spec.accelerator_count == 0 else 0
+    if spec.limits.memory_bytes is not None:
+        limits["memory"] = str(spec.limits.memory_bytes)
+        needed = min(needed or spec.limits.memory_bytes, spec.limits.memory_bytes)
+    if needed:
+        requests["memory"] = str(needed)
+    if spec.accelerator_count:
+        requests[GPU_RESOURCE] = limits[GPU_RESOURCE] = str(spec.accelerator_count)
+    return {"requests": requests, "limits": limits}
+
+
+def _cpus(count: float) -> str:
+    return f"{max(1, round(count * 1000))}m"
+
+
+def _product_selector(hardware_id: str) -> dict[str, str]:
+    """The label of the nodes that ``hardware_id`` means: the product's name is the end of the id.
+
+    :raises ProviderError: no such hardware.
+    """
+    if hardware_id in (CPU_HARDWARE, GPU_HARDWARE):
+        return {}
+    product = hardware_id.removeprefix(f"{GPU_HARDWARE}-")
+    if product == hardware_id or not _LABEL_VALUE.fullmatch(product):
+        message = f"there is no hardware {hardware_id!r} in this cluster"
+        raise ProviderError(message, "Choose one that GET /hardware lists.")
+    return {PRODUCT_LABEL: product}
+
+
+def _tolerations(options: ClusterOptions, *, gpu: bool) -> list[Json]:
+    lost = [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute",
+         "tolerationSeconds": options.node_loss_s}
+        for key in ("not-ready", "unreachable")
+    ]  # fmt: skip
+    devices = [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}] if gpu else []
+    return [*options.tolerations, *devices, *lost]
+
+
+def _pod(options: ClusterOptions, container: Json, *, secret: str, offline: bool) -> Json:
+    """A pod that may do nothing but compute: no rights in the cluster, no root, no writing but to its own scratch."""
+    container |= {
+        "name": CONTAINER,
+        "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": _environment(options, offline=offline),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "secret", "mountPath": _SECRETS, "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - of the container
+        ],
+    }
+    pod: Json = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS,
+            "runAsGroup": RUN_AS,
+            "fsGroup": RUN_AS,
+            "fsGroupChangePolicy": "OnRootMismatch",  # the other policy walks all the weights at every start
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "secret", "secret": {"secretName": secret, "defaultMode": 0o440}},
+            {"name": "scratch", "emptyDir": {}},
+        ],
+    }
+    if options.image_pull_secret:
+        pod["imagePullSecrets"] = [{"name": options.image_pull_secret}]
+    return pod
+
+
+def _mount_weights(pod: Json, options: ClusterOptions, *, read_only: bool) -> None:
+    mount = {"name": "weights", "mountPath": _WEIGHTS, "readOnly": read_only}
+    pod["containers"][0]["volumeMounts"].append(mount)
+    pod["volumes"].append({"name": "weights", "persistentVolumeClaim": {"claimName": options.claim_name}})
+
+
+def _environment(options: ClusterOptions, *, offline: bool) -> list[Json]:
+    values = {"HOME": "/tmp", "HF_HOME": _WEIGHTS, "PYTHONUNBUFFERED": "1"}  # noqa: S108 - of the container
+    if offline:
+        values["HF_HUB_OFFLINE"] = "1"  # weights are here already; an engine has no reason to talk to the hub
+    environment: list[Json] = [{"name": name, "value": value} for name, value in values.items()]
+    if options.access == "host":
+        address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}
+        environment.append({"name": "NODE_ADDRESS", "valueFrom": address})
+    return environment
+
+
+def _probe(path: str, port: int, *, every_s: int, failures: int) -> Json:
+    request = {"path": path, "port": port, "scheme": "HTTP"}
+    return {"httpGet": request, "periodSeconds": every_s, "timeoutSeconds": 5, "failureThreshold": failures}
+
+
+def _selector(name: str, boot_token: str, owner: str) -> dict[str, str]:
+    return {OWNER: owner, NAME: name, BOOT: boot_token}
+
+
+def _metadata(name: str, owner: str, replica: str, boot_token: str, labels: Mapping[str, str] | None = None) -> Json:
+    metadata: Json = {"name": name, "labels": MANAGED_BY | _selector(replica, boot_token, owner)}
+    if labels is not None:
+        # As an annotation: people's words need not fit the alphabet of Kubernetes' labels.
+        metadata["annotations"] = {LABELS: json.dumps(dict(labels), sort_keys=True)}
+    return metadata
+
+
+def _reference(owner: Json) -> Json:
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
