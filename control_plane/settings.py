@@ -94,6 +94,31 @@ class Settings(BaseSettings):
     #: A ConfigMap with ca.crt, which agents trust where SLIPWAY_PUBLIC_URL has a certificate of its own authority.
     kubernetes_agent_ca: str = ""
 
+    # providers/slurm.py
+    #: Where slurmrestd listens; without it there is no slurm provider.
+    slurm_url: str = ""
+    #: The user that jobs run as; the default is the one that Slipway runs as, and only root can name another.
+    slurm_user: str = ""
+    #: A file with a token of that user, which somebody renews; or the cluster's key, from which tokens are made.
+    slurm_token_file: Path | None = None
+    slurm_jwt_key_file: Path | None = None
+    #: The default is the cluster's own default partition.
+    slurm_partition: str = ""
+    #: Seconds after which Slurm ends a job; the default is the partition's own.
+    slurm_time_limit_s: float | None = Field(default=None, gt=0)
+    #: US dollars per hour of one GPU by its type in Slurm, and of a machine under "cpu"; in the environment as JSON.
+    slurm_price_per_hour: dict[str, float] = {}
+    #: Memory of one GPU in GiB by its type, where the type does not say it: Slurm does not know it. As JSON, too.
+    slurm_gpu_memory_gib: dict[str, float] = {}
+    #: slipway-serve on the nodes: a path, or a name to look up in their PATH.
+    slurm_engine: str = "slipway-serve"
+    #: A folder that this machine and the nodes see under one path; the default is in the data folder.
+    slurm_shared_dir: Path | None = None
+    #: Processors of a replica whose launch says nothing.
+    slurm_cpus: int = Field(default=4, ge=1)
+    #: Whether Slurm itself runs a job again whose node failed or that was preempted; else Slipway replaces it.
+    slurm_requeue: bool = False
+
     @field_validator("providers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

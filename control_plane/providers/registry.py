@@ -15,6 +15,7 @@ _CLASSES = {
     "fake": "control_plane.providers.fake.provider:FakeProvider",
     "kubernetes": "control_plane.providers.kubernetes:KubernetesProvider",
     "local": "control_plane.providers.local:LocalProvider",
+    "slurm": "control_plane.providers.slurm:SlurmProvider",
 }
 
 

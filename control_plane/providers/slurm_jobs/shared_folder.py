@@ -1,0 +1,216 @@
+"""The folder that a replica's provider and its job share, on storage that this machine and the nodes both see.
+
+::
+
+    SHARED/OWNER/NAME/
+      boot.json         which boot there is to be, and whether it is to end         provider ──► job
+      BOOT_TOKEN/
+        replica.json    what to run                                                 provider ──► job
+        api-key         what callers must present                                   provider ──► engine
+        claim.json      which job may run it: written once, by whoever is first     provider or job
+        run.json        which run of that job has taken over, and its port          job ──► provider, earlier runs
+        end.json        how the engine ended                                        job ──► provider
+      log/              of every boot; stays when the replica is deleted
+
+Files appear whole (written aside, then renamed or linked), and those that a job watches exist from its beginning:
+NFS shows a replaced file on the next open, but may hide a new one for a minute. Only the jobs' user can read them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from control_plane.providers.base import ProviderUnavailable
+from control_plane.providers.local_host.log_store import LogStore
+
+
+class JobUser(NamedTuple):
+    """The user that jobs run as; ids."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Boot:
+    """``boot.json``.
+
+    :ivar token: None when the replica was deleted: a job that is still there must end.
+    :ivar stop_grace_s: seconds that the engine has to drain, from when its job reads this; None while it may run.
+    :ivar stop_at: when that was written; seconds since 1970, by the provider's clock.
+    """
+
+    token: str | None
+    owner: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stop_grace_s: float | None = None
+    stop_at: float | None = None
+
+
+class Run(NamedTuple):
+    """``run.json``: ``number`` counts the runs of a job from 0."""
+
+    job: int
+    number: int
+    node: str
+    port: int
+
+
+class End(NamedTuple):
+    """``end.json``."""
+
+    job: int
+    number: int
+    exit_code: int
+    reason: str | None
+
+
+class ReplicaFolder:
+    """One replica's folder."""
+
+    def __init__(self, path: Path, user: JobUser) -> None:
+        self.path = path
+        self._user = user
+
+    @property
+    def log(self) -> LogStore:
+        """The log of all boots."""
+        return LogStore(self.path / "log")
+
+    def boot(self) -> Boot | None:
+        """The present boot; None where there is none, or it was deleted."""
+        value = self._read(self.path / "boot.json")
+        return Boot(**value) if value and value["token"] is not None else None
+
+    def boot_folder(self, token: str) -> Path:
+        """Where the files of one boot are."""
+        return self.path / token
+
+    def prepare(self, boot: Boot, plan: Mapping[str, Any], api_key: str) -> None:
+        """Lay out a boot and make it the present one; whoever does so again writes the same."""
+        with _storage():
+            folder = self.path / str(boot.token)
+            for each in (self.path.parent, self.path, self.path / "log", folder):
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._give(each)
+            self._replace(folder / "api-key", api_key + "\n")
+            self._replace(folder / "replica.json", json.dumps(plan))
+            self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
+            self._remove_other_boots(str(boot.token))
+
+    def stop(self, boot: Boot) -> None:
+        """Tell the job of ``boot``, whose ``stop_*`` are set, to end."""
+        with _storage():
+            self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
+
+    def forget(self) -> None:
+        """Remove all but the log. A job that is still there, cut off from Slurm, sees it and ends."""
+        with _storage():
+            if self.path.is_dir():
+                self._replace(self.path / "boot.json", json.dumps(asdict(Boot(None))))
+                self._remove_other_boots(None)
+
+    def claim(self, token: str, job_id: int) -> int:
+        """Let ``job_id`` run this boot, unless another job may already; the id of the one that may."""
+        path = self.boot_folder(token) / "claim.json"
+        with _storage():
+            draft = self._draft(path.parent, json.dumps({"job": job_id}))
+            try:
+                # link(2) is atomic on NFS too, and the file has its content from the first moment.
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        value = self._read(path)
+        return int(value["job"]) if value else job_id
+
+    def claimed(self, token: str) -> int | None:
+        """The job that may run this boot; None while nobody has asked."""
+        value = self._read(self.boot_folder(token) / "claim.json")
+        return int(value["job"]) if value else None
+
+    def plan(self, token: str) -> dict[str, Any]:
+        """``replica.json``; empty where there is none."""
+        return self._read(self.boot_folder(token) / "replica.json") or {}
+
+    def run(self, token: str) -> Run | None:
+        """The run that has taken over last."""
+        value = self._read(self.boot_folder(token) / "run.json")
+        return Run(**value) if value else None
+
+    def end(self, token: str) -> End | None:
+        """How the engine of the last run ended."""
+        value = self._read(self.boot_folder(token) / "end.json")
+        return End(**value) if value else None
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        with _storage():
+            try:
+                value: dict[str, Any] = json.loads(path.read_text())
+            except FileNotFoundError:
+                return None
+            return value
+
+    def _replace(self, path: Path, text: str) -> None:
+        self._draft(path.parent, text).replace(path)
+
+    def _draft(self, folder: Path, text: str) -> Path:
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".draft-", delete=False) as file:  # mode 0600
+            file.write(text)
+        self._give(Path(file.name))
+        return Path(file.name)
+
+    def _give(self, path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, self._user.uid, self._user.gid)
+
+    def _remove_other_boots(self, token: str | None) -> None:
+        for each in self.path.iterdir():
+            if each.is_dir() and each.name not in {"log", token}:
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(each)
+
+
+class SharedFolder:
+    """All replicas' folders of one installation."""
+
+    def __init__(self, path: Path, owner: str, user: JobUser) -> None:
+        self._path = path / owner
+        self._user = user
+
+    def replica(self, name: str) -> ReplicaFolder:
+        """The folder of one replica, whether it exists or not."""
+        return ReplicaFolder(self._path / name, self._user)
+
+    def names(self) -> Iterator[str]:
+        """Replicas that have a boot."""
+        with _storage():
+            present = sorted(path.name for path in self._path.iterdir()) if self._path.is_dir() else []
+        return (name for name in present if self.replica(name).boot() is not None)
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    """
+    :raises ProviderUnavailable: the storage cannot be used now.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        detail = f"the folder shared with Slurm's nodes cannot be used ({what}{error.strerror or error})"
+        step = (
+            "Free some space there." if error.errno in {errno.ENOSPC, errno.EDQUOT} else "See SLIPWAY_SLURM_SHARED_DIR."
+        )
+        raise ProviderUnavailable(detail, step) from error

@@ -1,0 +1,110 @@
+"""What is asked of Slurm for a replica, and what its job is told: the two halves of a launch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSpec
+from control_plane.providers.slurm_jobs.job import Tag
+from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, GPU_HARDWARE, Node
+
+_MIB = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
+#: Options that the start script, or this file, decides.
+_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
+#: What the job's own environment holds; Slurm adds its variables, and nothing of ours travels along.
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What every job of this installation has in common.
+
+    :ivar engine: ``slipway-serve`` on the nodes: a path, or a name to look up in their PATH.
+    :ivar cpus: processors of a replica that says nothing of its own.
+    :ivar requeue: whether Slurm itself runs a job again that it took away.
+    """
+
+    engine: str = "slipway-serve"
+    cpus: int = 4
+    time_limit_s: float | None = None
+    requeue: bool = False
+
+
+def check(spec: ReplicaSpec, offers: Iterable[HardwareOffer]) -> None:
+    """
+    :raises ProviderError: ``spec`` can never run here.
+    """
+    if not _NAME.fullmatch(spec.name):
+        raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
+    for name in spec.engine_options:
+        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
+            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
+    if spec.weights.path is None or not spec.weights.path.is_dir():
+        detail = f"the model folder {spec.weights.path} is not there"
+        raise ProviderError(detail, "Start again: weights come first, onto storage that the nodes see as well.")
+    offer = next((offer for offer in offers if offer.id == spec.hardware_id), None)
+    if offer is None:
+        detail = f"the Slurm partition has no hardware {spec.hardware_id!r}"
+        raise ProviderError(detail, "Choose one that GET /hardware lists.")
+    if spec.accelerator_count > offer.accelerator_count:
+        detail = f"no node has {spec.accelerator_count} of {offer.name}: the most is {offer.accelerator_count}"
+        raise ProviderError(detail, "Choose hardware with more memory, or more devices per node.")
+
+
+def plan(spec: ReplicaSpec, options: JobOptions, nodes: Iterable[Node], folder: Path) -> dict[str, Any]:
+    """``replica.json``: what ``start_script.py`` runs. No secret; ``addresses`` are those of the nodes."""
+    engine_options = {
+        "api-key-file": str(folder / "api-key"),
+        "served-model-name": spec.served_model_name,
+        "boot-id": spec.boot_token,
+        "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
+        **spec.engine_options,
+    }
+    return {
+        "boot_token": spec.boot_token,
+        "argv": [
+            options.engine,
+            str(spec.weights.path),
+            *(f"--{key}={value}" for key, value in engine_options.items()),
+        ],
+        "environment": {
+            "HF_HUB_OFFLINE": "1",  # weights are here already; an engine has no reason to talk to the hub
+            "PYTHONUNBUFFERED": "1",
+            **({"CUDA_VISIBLE_DEVICES": ""} if spec.hardware_id == CPU_HARDWARE else {}),
+        },
+        "addresses": {node.name: node.address for node in nodes},
+    }
+
+
+def job(spec: ReplicaSpec, options: JobOptions, partition: str, folder: Path) -> dict[str, Any]:
+    """The job's description for slurmrestd: one task on one node.
+
+    The folder travels in the environment, not as the script's argument: given ``argv``, slurmrestd 22.05 crashes.
+    """
+    description: dict[str, Any] = {
+        "name": spec.name,
+        "comment": Tag(spec.owner, spec.boot_token, spec.labels).to_comment(),
+        "partition": partition,
+        "tasks": 1,
+        "cpus_per_task": math.ceil(spec.limits.cpus or options.cpus),
+        "environment": {"PATH": _SEARCH_PATH, "SLIPWAY_REPLICA_FOLDER": str(folder)},
+        "current_working_directory": str(folder),
+        "standard_output": str(folder / "slurm-%j.out"),
+        "open_mode": "append",
+        "requeue": options.requeue,
+    }
+    if spec.hardware_id != CPU_HARDWARE:
+        kind = spec.hardware_id.removeprefix(GPU_HARDWARE).removeprefix("-")
+        description["gres"] = ":".join(filter(None, ("gpu", kind, str(max(1, spec.accelerator_count)))))
+    if spec.limits.memory_bytes is not None:
+        description["memory_per_node"] = math.ceil(spec.limits.memory_bytes / _MIB)
+    if options.time_limit_s is not None:
+        description["time_limit"] = math.ceil(options.time_limit_s / 60)
+    return description
