@@ -27,11 +27,16 @@ def get(session: Session, download_id: UUID) -> Download | None:
     return session.get(Download, download_id)
 
 
-def find(session: Session, endpoint: str, model: str, commit_sha: str) -> Download | None:
-    """The one download of a commit, locked until the end of the transaction."""
+def find(session: Session, endpoint: str, model: str, commit_sha: str, location: str = "") -> Download | None:
+    """The one download of a commit to a place, locked until the end of the transaction."""
     return session.exec(
         select(Download)
-        .where(Download.endpoint == endpoint, Download.model == model, Download.commit_sha == commit_sha)
+        .where(
+            Download.endpoint == endpoint,
+            Download.model == model,
+            Download.commit_sha == commit_sha,
+            Download.location == location,
+        )
         .with_for_update()
         .execution_options(populate_existing=True)
     ).first()
@@ -55,16 +60,39 @@ def replace_files(session: Session, download: Download, listing: Iterable[Reposi
 
 
 def due(session: Session, now: datetime, limit: int) -> list[UUID]:
-    """Downloads that a worker should take up: waiting and nobody's, or left by a worker that died."""
+    """Downloads onto our own storage that a worker should take up: waiting, or left by a worker that died."""
     return list(
         session.exec(
             select(Download.id)
             .where(
+                Download.location == "",
                 col(Download.state).in_(ACTIVE_STATES),
                 or_(col(Download.next_attempt_at).is_(None), col(Download.next_attempt_at) <= now),
                 or_(col(Download.lease_token).is_(None), col(Download.lease_expires_at) < now),
             )
             .order_by(col(Download.created_at))
+            .limit(limit)
+        )
+    )
+
+
+def find_for_update(session: Session, download_id: UUID) -> Download | None:
+    """A download, read anew and locked until the end of the transaction."""
+    query = select(Download).where(Download.id == download_id).with_for_update()
+    return session.exec(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def agents_due(session: Session, now: datetime, limit: int) -> list[UUID]:
+    """Downloads elsewhere whose agent somebody should look after: to be started, silent, or to be removed."""
+    return list(
+        session.exec(
+            select(Download.id)
+            .where(
+                Download.location != "",
+                col(Download.next_attempt_at) <= now,
+                or_(col(Download.lease_token).is_(None), col(Download.lease_expires_at) < now),
+            )
+            .order_by(col(Download.next_attempt_at))
             .limit(limit)
         )
     )
@@ -101,6 +129,12 @@ def write_progress(session: Session, download_id: UUID, token: UUID, values: Map
         execution_options={"synchronize_session": False},
     )
     return result.scalar_one_or_none()
+
+
+def files_named(session: Session, download_id: UUID, paths: Iterable[str]) -> list[DownloadFile]:
+    """Those of its files that ``paths`` names."""
+    query = select(DownloadFile).where(DownloadFile.download_id == download_id, col(DownloadFile.path).in_(list(paths)))
+    return list(session.exec(query))
 
 
 def write_file_progress(session: Session, download_id: UUID, progress: Mapping[str, tuple[int, DownloadState]]) -> None:

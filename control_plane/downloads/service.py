@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -12,6 +15,8 @@ from control_plane import database
 from control_plane.context import Context
 from control_plane.downloads import repository
 from control_plane.downloads.cache_layout import ModelCache
+from control_plane.downloads.failures import TransientFailure
+from control_plane.downloads.retry import Backoff
 from control_plane.downloads.schemas import DownloadProgress, FileProgress
 from control_plane.downloads.selection import select_files
 from control_plane.downloads.tables import FINAL_STATES, Download, DownloadFile, DownloadState
@@ -19,7 +24,17 @@ from control_plane.errors import Invalid
 from control_plane.hub.ids import ModelId, is_commit_sha
 from control_plane.hub.source import RepositoryFile
 
-RUN = "downloads.run"
+#: Tasks: fetch onto our own storage; look after an agent that fetches elsewhere.
+RUN, DRIVE = "downloads.run", "downloads.drive"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Storage that is not ours: ``location`` names it, replicas of ``provider`` on ``hardware`` read it."""
+
+    location: str
+    provider: str
+    hardware: str
 
 
 def ensure_download(
@@ -30,6 +45,8 @@ def ensure_download(
     model: str,
     commit_sha: str,
     files: Iterable[RepositoryFile],
+    place: Place | None = None,
+    has_chat_template: bool | None = None,
 ) -> Download:
     """The download of a commit: the one that is there, or a new one; a worker is told once this is committed.
 
@@ -37,19 +54,22 @@ def ensure_download(
     are not fetched again.
 
     :param files: what the repository holds at ``commit_sha``; which of them are fetched is decided here.
+    :param place: where an agent is to bring it; None for the storage that this machine and the replicas share.
+    :param has_chat_template: whether the model brings one, if that is known.
     :raises Invalid: no safetensors, an unsafe file name, no checksum, or not a commit.
     """
     ModelId.parse(model)
     if not is_commit_sha(commit_sha):
         raise Invalid(f"{commit_sha[:100]!r} is not a commit SHA", "Resolve the revision first.")
     listing = select_files(files)
-    download, created = _find_or_insert(session, context, endpoint, model, commit_sha)
+    download, created = _find_or_insert(session, context, endpoint, model, commit_sha, place)
     cache = ModelCache(context.settings.hub_cache, model)
-    if download.state == DownloadState.DONE and cache.is_complete(commit_sha, listing):
+    if place is None and download.state == DownloadState.DONE and cache.is_complete(commit_sha, listing):
         download.path = str(cache.snapshot(commit_sha))  # the cache may have moved
     elif created or download.state in FINAL_STATES:
         _queue(session, context, download, listing)
     download.cancel_requested = False
+    download.has_chat_template = has_chat_template
     session.add(download)
     return download
 
@@ -57,16 +77,19 @@ def ensure_download(
 def cancel(session: Session, context: Context, download: Download) -> bool:
     """Stop a download that no live instance wants any more; True if it is stopped or about to be.
 
-    What was fetched stays on disk. A worker that is at it notices within a second.
+    What was fetched stays on disk. A worker or an agent that is at it notices within a second.
     """
     session.flush()  # the caller's instance no longer counts once its new phase or desire is visible to the query
-    current = repository.find(session, download.endpoint, download.model, download.commit_sha)
+    current = repository.find(session, download.endpoint, download.model, download.commit_sha, download.location)
     if current is None or current.state in FINAL_STATES or repository.instances_using(session, current.id):
         return False
     now = context.clock.now()
-    if current.lease_token is None or current.lease_expires_at is None or current.lease_expires_at < now:
+    unheld = current.lease_token is None or current.lease_expires_at is None or current.lease_expires_at < now
+    if current.location or unheld:  # an agent holds no lease: its next report is answered with "cancel"
         end(current, context, DownloadState.CANCELLED, reason="cancelled: no instance wants it any more")
         current.lease_token = None  # a worker that was merely slow finds its lease lost
+        if current.location:
+            database.after_commit(session, lambda: context.hint(DRIVE, current.id))
     else:
         current.cancel_requested = True
     session.add(current)
@@ -84,18 +107,22 @@ def end(
     """Put ``download`` into one of the final states."""
     download.state, download.reason, download.next_step = state, reason, next_step
     download.finished_at = context.clock.now()
-    download.next_attempt_at = None
+    # An agent that may still be there has to be removed.
+    download.next_attempt_at = context.clock.now() if download.boot_token else None
     download.cancel_requested = False
     download.bytes_per_s = 0.0
 
 
 def sweep(context: Context, *, limit: int = 100) -> list[UUID]:
-    """Send a hint for every download that waits for a worker; returns their ids."""
+    """Send a hint for every download that waits for a worker, or whose agent wants looking after; returns their ids."""
+    now = context.clock.now()
     with context.database.reading() as session:
-        waiting = repository.due(session, context.clock.now(), limit)
+        waiting, unattended = repository.due(session, now, limit), repository.agents_due(session, now, limit)
     for download_id in waiting:
         context.hint(RUN, download_id)
-    return waiting
+    for download_id in unattended:
+        context.hint(DRIVE, download_id)
+    return [*waiting, *unattended]
 
 
 def find_progress(session: Session, context: Context, download_id: UUID) -> DownloadProgress | None:
@@ -139,23 +166,30 @@ def _still_for_s(context: Context, download: Download) -> float | None:
 
 def _stalled_reason(download: Download, still_s: float) -> str:
     if download.started_at is None:
+        if download.location:
+            return download.reason or f"waiting for an agent for {still_s:.0f} s"
         return f"waiting for a worker for {still_s:.0f} s"
     why = f" ({download.reason})" if download.reason else ""
     return f"stalled for {still_s:.0f} s: retrying{why}"
 
 
 def _find_or_insert(
-    session: Session, context: Context, endpoint: str, model: str, commit_sha: str
+    session: Session, context: Context, endpoint: str, model: str, commit_sha: str, place: Place | None
 ) -> tuple[Download, bool]:
-    if found := repository.find(session, endpoint, model, commit_sha):
+    location = place.location if place else ""
+    if found := repository.find(session, endpoint, model, commit_sha, location):
+        if place:  # the offer that was there the last time may be gone; what reads the same storage will do
+            found.provider, found.hardware = place.provider, place.hardware
         return found, False
     now = context.clock.now()
     download = Download(endpoint=endpoint, model=model, commit_sha=commit_sha, created_at=now, queued_at=now)
+    if place:
+        download.location, download.provider, download.hardware = location, place.provider, place.hardware
     try:
         with session.begin_nested():
             session.add(download)
     except IntegrityError:  # another transaction was quicker; it is committed by now
-        found = repository.find(session, endpoint, model, commit_sha)
+        found = repository.find(session, endpoint, model, commit_sha, location)
         if found is None:
             raise
         return found, False
@@ -169,6 +203,29 @@ def _queue(session: Session, context: Context, download: Download, listing: Sequ
     download.started_at = download.finished_at = download.progress_at = None
     download.queued_at = download.next_attempt_at = now
     download.attempts, download.bytes_done, download.bytes_per_s = 0, 0, 0.0
+    if download.location:
+        download.boot_token = new_boot_token()
     repository.replace_files(session, download, listing)
     session.add(download)
-    database.after_commit(session, lambda: context.hint(RUN, download.id))
+    database.after_commit(session, lambda: context.hint(DRIVE if download.location else RUN, download.id))
+
+
+def new_boot_token() -> str:
+    """128 random bits: which agent may report."""
+    return secrets.token_hex(16)
+
+
+def put_off(context: Context, download: Download, failure: TransientFailure, backoff: Backoff, *, moved: bool) -> None:
+    """After a failure that may pass: wait longer each time, and give up after enough attempts without a new byte.
+
+    :param moved: whether this attempt brought new bytes.
+    """
+    download.attempts = 1 if moved else download.attempts + 1
+    if download.attempts >= backoff.attempts:
+        reason = f"{failure.reason}; given up after {backoff.attempts} attempts without a new byte"
+        end(download, context, DownloadState.FAILED, reason=reason, next_step=failure.next_step)
+        return
+    wait_s = backoff.delay_s(download.attempts, failure.retry_after_s)
+    download.state = DownloadState.QUEUED
+    download.reason = f"{failure.reason}; attempt {download.attempts + 1} of {backoff.attempts} follows"
+    download.next_attempt_at = context.clock.now() + timedelta(seconds=wait_s)

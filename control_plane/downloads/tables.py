@@ -33,6 +33,8 @@ class Download(SQLModel, table=True):
     boot_token: str | None = Field(default=None, max_length=64)
     #: The folder that ``slipway-serve`` is given: the snapshot in the Hugging Face cache. Set when done.
     path: str | None = Field(default=None, max_length=4096)
+    #: Whether the model says itself how a conversation becomes a prompt; NULL: not noted, ask the files.
+    has_chat_template: bool | None = None
 
     state: str = Field(default=DownloadState.QUEUED, max_length=20, index=True)
     reason: str | None = Field(default=None, max_length=2000)

@@ -11,7 +11,7 @@ from celery.signals import worker_shutting_down
 
 from control_plane.celery_app import celery_app
 from control_plane.context import get_context
-from control_plane.downloads import service
+from control_plane.downloads import agent_driver, service
 from control_plane.downloads.worker import DownloadWorker
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,16 @@ def run(download_id: str) -> None:
         _running.release()
 
 
+def drive(download_id: str) -> None:
+    """Look after the agent of a download elsewhere."""
+    agent_driver.drive(get_context(), UUID(download_id))
+
+
 def sweep() -> None:
     """Send hints for downloads that wait for a worker."""
     service.sweep(get_context())
 
 
 celery_app.task(name=service.RUN)(run)
+celery_app.task(name=service.DRIVE)(drive)
 celery_app.task(name="downloads.sweep")(sweep)

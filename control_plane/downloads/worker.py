@@ -242,7 +242,7 @@ class DownloadWorker:
             download.path = str(outcome)
             service.end(download, self._context, DownloadState.DONE)
         elif isinstance(outcome, TransientFailure):
-            self._retry_or_fail(download, outcome, moved=moved)
+            service.put_off(self._context, download, outcome, self._options.backoff, moved=moved)
         elif isinstance(outcome, TransferFailure):
             service.end(
                 download, self._context, DownloadState.FAILED, reason=outcome.reason, next_step=outcome.next_step
@@ -253,18 +253,6 @@ class DownloadWorker:
             download.state, download.reason = DownloadState.QUEUED, "the worker was stopped; the next one continues"
             download.next_attempt_at = self._context.clock.now()
             self._hint_after_commit(session, service.RUN, download.id)
-
-    def _retry_or_fail(self, download: Download, failure: TransientFailure, *, moved: bool) -> None:
-        download.attempts = 1 if moved else download.attempts + 1
-        most = self._options.backoff.attempts
-        if download.attempts >= most:
-            reason = f"{failure.reason}; given up after {most} attempts without a new byte"
-            service.end(download, self._context, DownloadState.FAILED, reason=reason, next_step=failure.next_step)
-            return
-        wait_s = self._options.backoff.delay_s(download.attempts, failure.retry_after_s)
-        download.state = DownloadState.QUEUED
-        download.reason = f"{failure.reason}; attempt {download.attempts + 1} of {most} follows"
-        download.next_attempt_at = self._context.clock.now() + timedelta(seconds=wait_s)
 
     def _hint_after_commit(self, session: Session, task: str, row_id: UUID) -> None:
         after_commit(session, lambda: self._context.hint(task, row_id))

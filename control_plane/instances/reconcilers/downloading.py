@@ -17,7 +17,7 @@ def step(situation: Situation) -> Outcome:
         return fail("the download that this instance waited for is gone", "Start the instance again.")
     match download.state:
         case DownloadState.DONE:
-            return Outcome("the weights are on this machine", move_to=Phase.PROVISIONING)
+            return Outcome("the weights are where the engine reads them", move_to=Phase.PROVISIONING)
         case DownloadState.FAILED:
             return fail(f"the download failed: {download.reason or 'no reason was noted'}", download.next_step)
         case DownloadState.CANCELLED:
