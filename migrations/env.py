@@ -15,28 +15,29 @@ _UPGRADE_LOCK = 0x511_9A7
 
 
 def _run(connection: Connection) -> None:
+    """All of it in one transaction: another upgrade at the same time waits and then finds nothing to do."""
+    on_sqlite = connection.dialect.name == "sqlite"
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
         compare_type=True,
-        render_as_batch=connection.dialect.name == "sqlite",
+        render_as_batch=on_sqlite,
+        transactional_ddl=True,  # Alembic holds SQLite incapable of it, for Python's driver, whose habits ours has not
     )
     with context.begin_transaction():
-        if connection.dialect.name == "postgresql":
+        if not on_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         context.run_migrations()
+        if on_sqlite and (broken := connection.execute(text("PRAGMA foreign_key_check")).all()):
+            raise RuntimeError(f"the migration would leave rows that point at nothing, and was undone: {broken[:3]}")
 
 
-def _run_on_sqlite(connection: Connection) -> None:
-    """SQLite changes a table by making another and dropping the old one, which rows that point at it would forbid: so
-    foreign keys are not enforced meanwhile, but checked at the end. (The switch works outside transactions only.)"""
+def _do_not_enforce_foreign_keys(connection: Connection) -> None:
+    """SQLite changes a table by making another and dropping the old one, which rows that point at it would forbid; they
+    are checked at the end instead. The switch works outside of transactions only, hence past SQLAlchemy."""
     driver = connection.connection.driver_connection
-    if driver is None:
-        raise RuntimeError("the connection to the database is gone")
-    driver.execute("PRAGMA foreign_keys=OFF")
-    _run(connection)
-    if broken := connection.execute(text("PRAGMA foreign_key_check")).all():
-        raise RuntimeError(f"the migration would leave rows that point at nothing, and was undone: {broken[:3]}")
+    if driver is not None:
+        driver.execute("PRAGMA foreign_keys=OFF")
 
 
 def _main() -> None:
@@ -47,9 +48,8 @@ def _main() -> None:
     engine = make_engine(context.config.get_main_option("sqlalchemy.url") or get_settings().database_url)
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            _run_on_sqlite(connection)
-        else:
-            _run(connection)
+            _do_not_enforce_foreign_keys(connection)
+        _run(connection)
         connection.commit()
     engine.dispose()
 
