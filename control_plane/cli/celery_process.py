@@ -9,6 +9,10 @@ from typing import Any
 from celery import signals
 
 from control_plane.celery_app import celery_app
+from control_plane.clock import SYSTEM_CLOCK
+from control_plane.database import get_database
+from control_plane.processes.heartbeat import Heart
+from control_plane.processes.tables import ProcessKind
 from control_plane.settings import Settings
 from control_plane.supervisor import ready_file
 
@@ -26,12 +30,14 @@ def run_worker(settings: Settings) -> None:
 
     signals.worker_ready.connect(ready, weak=False)
     _quieten()
-    celery_app.worker_main(
-        [
-            *("worker", "--hostname", f"worker@{socket.gethostname()}", "--loglevel", "INFO"),
-            *("--without-gossip", "--without-mingle"),
-        ]
-    )
+    with Heart(get_database(), SYSTEM_CLOCK, ProcessKind.WORKER) as heart:
+        signals.task_prerun.connect(lambda **_: heart.note_task(), weak=False)
+        celery_app.worker_main(
+            [
+                *("worker", "--hostname", f"worker@{socket.gethostname()}", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle"),
+            ]
+        )
 
 
 def run_beat(settings: Settings) -> None:
@@ -43,7 +49,8 @@ def run_beat(settings: Settings) -> None:
     signals.beat_init.connect(ready, weak=False)
     _quieten()
     celery_app.conf.include = ()  # it sends the names of tasks, and need not load what they do
-    celery_app.start(["beat", "--scheduler", _SCHEDULER, "--pidfile", "", "--loglevel", "INFO"])
+    with Heart(get_database(), SYSTEM_CLOCK, ProcessKind.SCHEDULER):
+        celery_app.start(["beat", "--scheduler", _SCHEDULER, "--pidfile", "", "--loglevel", "INFO"])
 
 
 def _quieten() -> None:

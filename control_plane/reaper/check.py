@@ -28,6 +28,7 @@ from control_plane.database import after_commit
 from control_plane.errors import SlipwayError
 from control_plane.instances.change import RECONCILE
 from control_plane.instances.tables import Instance
+from control_plane.processes import repository as processes
 from control_plane.providers.base import Provider, ReplicaStatus
 from control_plane.reaper import repository
 from control_plane.reaper.deletion import delete_orphan
@@ -65,6 +66,7 @@ def sweep(context: Context) -> list[UUID]:
     now = context.clock.now()
     with context.database.transaction() as session:
         repository.forget_orphans(session, now - _FORGET_AFTER)
+        processes.forget(session, now)
         known = {row.provider for row in repository.checks(session)}
     for provider in sorted(set(context.providers) - known):
         _insert(context, provider, now)

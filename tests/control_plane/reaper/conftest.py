@@ -49,11 +49,11 @@ class Reaper:
             assert row is not None
             return row
 
-    def stray(self, name: str | None = None, boot_token: str = "stray", **labels: str) -> str:
+    def stray(self, name: str | None = None, **labels: str) -> str:
         """Something of ours at the provider that this control plane did not create; its name."""
         name = name or f"slipway-{uuid4().hex}-0"
         weights = Weights(STARTER, None, Path("/nowhere"))
-        spec = ReplicaSpec(name, "us", weights, STARTER, "fake-cpu", "key", boot_token, labels=labels)
+        spec = ReplicaSpec(name, "us", weights, STARTER, "fake-cpu", "key", "stray", labels=labels)
         self.plant.provider.create(spec)
         return name
 
