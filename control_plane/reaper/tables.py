@@ -31,6 +31,8 @@ class ProviderCheck(SQLModel, table=True):
     unmatched: int = 0
     #: Since when nothing is deleted here automatically, because too much looks gone at once; NULL while all is well.
     brake_since: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
+    #: What looked gone at the last check, for a person; NULL while all is well.
+    brake_reason: str | None = Field(default=None, max_length=500)
     #: When an administrator said that what looks gone is gone.
     loss_confirmed_at: datetime | None = Field(default=None, sa_column=Column(UTCDateTime()))
 

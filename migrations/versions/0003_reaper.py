@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("matched", sa.Integer(), nullable=False),
         sa.Column("unmatched", sa.Integer(), nullable=False),
         sa.Column("brake_since", _TIME, nullable=True),
+        sa.Column("brake_reason", sa.String(length=500), nullable=True),
         sa.Column("loss_confirmed_at", _TIME, nullable=True),
         sa.Column("next_attempt_at", _TIME, nullable=False),
         sa.Column("lease_owner", sa.String(length=100), nullable=True),
