@@ -30,7 +30,7 @@ from control_plane.providers.base import (
 )
 from control_plane.providers.slurm_jobs import submission
 from control_plane.providers.slurm_jobs.job import Job
-from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, Node, Partition, Tariff, offers
+from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, Partition, Tariff, offers
 from control_plane.providers.slurm_jobs.rest import SlurmRest
 from control_plane.providers.slurm_jobs.shared_folder import Boot, JobUser, ReplicaFolder, SharedFolder
 from control_plane.providers.slurm_jobs.submission import JobOptions
@@ -263,7 +263,9 @@ def _ended(folder: ReplicaFolder, name: str, boot: Boot, token: str, job: Job | 
     if job is not None and (why := job.why_taken_away):
         return replace(status, state=ReplicaState.LOST, reason=why, node=job.node or node)
     if end is not None and run is not None and (end.job, end.number) == (run.job, run.number):
-        return replace(status, exit_code=end.exit_code, reason=end.reason or (job and job.why_ended), node=node)
+        return replace(
+            status, exit_code=end.exit_code, reason=end.reason or (job.why_ended if job else None), node=node
+        )
     if job is not None:
         return replace(status, exit_code=job.exit_code, reason=job.why_ended, node=job.node or node)
     if folder.claimed(token) is None:

@@ -159,7 +159,7 @@ class SlurmCluster:
             lines = self.command("sinfo", "-h", "-N", "-p", "gpu", "-o", "%N %T").splitlines()
         except subprocess.CalledProcessError:
             return {}
-        return {name: state for name, state in (line.split() for line in lines)}
+        return dict(line.split() for line in lines)
 
     def wait_until_ready(self) -> None:
         """Until both nodes take jobs and slurmrestd listens."""

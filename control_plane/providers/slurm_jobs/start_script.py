@@ -13,6 +13,7 @@ cut off, the job is run elsewhere while its first run goes on. The fence::
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -124,13 +125,13 @@ def main() -> int:
         if not take_over(folder / "run.json", run):
             print("a later run has taken over")
             return 0
-        watch = Watch(folder.parent / "boot.json", folder / "run.json", plan["boot_token"], run)
         try:
             engine = start(plan, host, port)
         except OSError as error:
             log.say(f"{plan['argv'][0]} cannot be started on {node} ({error.strerror}): see SLIPWAY_SLURM_ENGINE")
             return finish(folder, run, 127, f"{plan['argv'][0]} cannot be started on {node}")
         log.say(f"engine started: process {engine.pid} on {node}, Slurm job {job}, run {number}")
+        watch = Watch(folder.parent / "boot.json", folder / "run.json", plan["boot_token"], run)
         return supervise(folder, run, engine, watch, log)
 
 
@@ -197,7 +198,7 @@ def start(plan: dict[str, Any], host: str, port: int) -> subprocess.Popen[bytes]
         stderr=subprocess.STDOUT,
         env={**inherited, **plan["environment"]},
         start_new_session=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - there is no other thread yet
     )
 
 
@@ -232,27 +233,22 @@ def supervise(folder: Path, run: dict[str, Any], engine: subprocess.Popen[bytes]
 
 def copy_output(engine: subprocess.Popen[bytes], log: Log) -> None:
     """Copy what the engine writes into the log until it writes no more."""
-    assert engine.stdout is not None
-    while data := os.read(engine.stdout.fileno(), 1 << 16):
+    while engine.stdout is not None and (data := os.read(engine.stdout.fileno(), 1 << 16)):
         log.append(data)
 
 
 def kill(engine: subprocess.Popen[bytes]) -> None:
     """Kill the engine and whatever is left of its process group."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(engine.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     engine.wait()
 
 
 def finish(folder: Path, run: dict[str, Any], exit_code: int, reason: str | None) -> int:
     """Leave word of the end: Slurm forgets a job within minutes."""
     end = {"job": run["job"], "number": run["number"], "exit_code": exit_code, "reason": reason}
-    try:
+    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: nobody wants to know
         replace(folder / "end.json", end)
-    except FileNotFoundError:
-        pass  # deleted meanwhile: nobody wants to know
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
