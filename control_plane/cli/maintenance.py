@@ -1,4 +1,4 @@
-"""Commands that look after an installation: ``migrate``, ``doctor``, ``openapi``."""
+"""Commands that look after an installation: ``migrate``, ``setup-link``, ``doctor``, ``openapi``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ import typer
 
 from control_plane.cli.configuration import DataOption, JsonOption, load_settings
 from control_plane.cli.exit_codes import ExitCode
-from control_plane.errors import Unavailable
+from control_plane.errors import NotFound, Unavailable
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     for command in (migrate, doctor, openapi):
         app.command()(command)
+    app.command("setup-link")(setup_link)
+
+
+def setup_link(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Print the one-time link that makes the first administrator; earlier links no longer work."""
+    from control_plane.supervisor.installation import prepare_database
+
+    url = prepare_database(load_settings(data_dir=data))
+    if url is None:
+        raise NotFound("there is an administrator already", "Sign in, or ask them for an account.")
+    print(json.dumps({"setup_url": url}) if as_json else url)
 
 
 def migrate(data: DataOption = None, as_json: JsonOption = False) -> None:

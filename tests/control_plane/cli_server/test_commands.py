@@ -70,6 +70,12 @@ def test_migrate_brings_a_new_database_up_to_date(tmp_path: Path) -> None:
     check(f"sqlite:///{tmp_path}/data/slipway.db")
 
 
+def test_each_set_up_link_replaces_the_one_before(tmp_path: Path) -> None:
+    first, second = (json.loads(slipway("setup-link", "--json", cwd=tmp_path).stdout)["setup_url"] for _ in range(2))
+    assert first.startswith("http://127.0.0.1:8000/setup?token=")
+    assert first != second
+
+
 def test_doctor_fails_only_for_what_must_be_fixed(tmp_path: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "SLIPWAY_DATA_DIR": "data"}
     healthy = slipway("doctor", "--json", cwd=tmp_path, **offline)
