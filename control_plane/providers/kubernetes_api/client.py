@@ -55,7 +55,7 @@ class KubernetesApi:
 
     def get(self, path: str, **query: str) -> Json | None:
         """The object at ``path``; None where there is none."""
-        text = self._request("GET", path, query, missing_is_none=True)
+        text = self.request("GET", path, query, missing_is_none=True)
         return None if text is None else _parsed(text)
 
     def items(self, path: str, **query: str) -> list[Json]:
@@ -64,7 +64,7 @@ class KubernetesApi:
 
     def text(self, path: str, **query: str) -> str | None:
         """What is at ``path`` as text (a container's log); None where there is none."""
-        return self._request("GET", path, query, missing_is_none=True)
+        return self.request("GET", path, query, missing_is_none=True)
 
     def apply(self, path: str, manifest: Json) -> Json:
         """Server-side apply: the object is made, or brought to what ``manifest`` says. Repeating it changes nothing.
@@ -72,36 +72,21 @@ class KubernetesApi:
         :raises ApiInvalid: it makes no sense, or is there and a field of it that never changes has another value.
         """
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return _parsed(self._request("PATCH", path, query, manifest, "application/apply-patch+yaml") or "{}")
+        return _parsed(self.request("PATCH", path, query, manifest, "application/apply-patch+yaml") or "{}")
 
     def merge(self, path: str, patch: Json) -> None:
         """JSON merge patch (RFC 7396). An object that is not there is left so."""
         query = {"fieldManager": FIELD_MANAGER}
-        self._request("PATCH", path, query, patch, "application/merge-patch+json", missing_is_none=True)
+        self.request("PATCH", path, query, patch, "application/merge-patch+json", missing_is_none=True)
 
     def delete(self, path: str, *, grace_s: int | None = None, propagation: str = "Background") -> None:
         """Delete an object; one that is not there, or on its way out, is fine."""
         body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
-        self._request("DELETE", path, {}, body, missing_is_none=True)
+        self.request("DELETE", path, {}, body, missing_is_none=True)
 
-    def _load(self) -> ApiClient:
-        configuration = Configuration()
-        try:
-            if self._kubeconfig is None:
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            else:
-                load_kube_config(  # type: ignore[no-untyped-call]
-                    str(self._kubeconfig), client_configuration=configuration, persist_config=False
-                )
-        except (ConfigException, OSError) as error:
-            next_step = "Set SLIPWAY_KUBERNETES_KUBECONFIG to a kubeconfig file, or run Slipway inside the cluster."
-            raise ProviderUnavailable(f"no Kubernetes cluster is configured: {error}", next_step) from error
-        configuration.retries = 0  # the outcome of a request is looked up, not tried again blindly
-        return ApiClient(configuration)
-
-    def _request(
+    def request(
         self,
         method: str,
         path: str,
@@ -111,6 +96,12 @@ class KubernetesApi:
         *,
         missing_is_none: bool = False,
     ) -> str | None:
+        """One request; the text of its answer.
+
+        :param missing_is_none: answer None where there is no such object, instead of raising.
+        :raises ProviderUnavailable: no answer, or none that says something final.
+        :raises ProviderError: the server will never accept this.
+        """
         with self._lock:
             client = self._connect()
         headers = {"Accept": "application/json, */*", "Content-Type": content_type}
@@ -128,6 +119,21 @@ class KubernetesApi:
         if not 200 <= status <= 299:
             _raise(status, text)
         return text
+
+    def _load(self) -> ApiClient:
+        configuration = Configuration()
+        try:
+            if self._kubeconfig is None:
+                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                load_kube_config(  # type: ignore[no-untyped-call]
+                    str(self._kubeconfig), client_configuration=configuration, persist_config=False
+                )
+        except (ConfigException, OSError) as error:
+            next_step = "Set SLIPWAY_KUBERNETES_KUBECONFIG to a kubeconfig file, or run Slipway inside the cluster."
+            raise ProviderUnavailable(f"no Kubernetes cluster is configured: {error}", next_step) from error
+        configuration.retries = 0  # the outcome of a request is looked up, not tried again blindly
+        return ApiClient(configuration)
 
 
 def _raise(status: int, text: str) -> None:
