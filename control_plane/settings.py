@@ -22,6 +22,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from control_plane.providers.ssh_host.settings import SshHost
+
 #: Where a running control plane's command line finds its configuration file.
 CONFIG_FILE = "slipway.toml"
 #: How a parent process hands its flags, which win over the file, to its children (JSON).
@@ -87,8 +89,8 @@ class Settings(BaseSettings):
     kubernetes_volume_size: str = "1Ti"
     #: How this process reaches replicas: by their Service, inside the cluster, or at their nodes' addresses.
     kubernetes_access: Literal["service", "host"] = "service"
-    #: The folder in the serving image that holds the models which come with Slipway.
-    kubernetes_bundled_models: str = "/usr/share/slipway/models"
+    #: Where the serving image has the models that come with Slipway: NAME/model in this folder.
+    kubernetes_bundled_models: str = "/opt/slipway/src"
     #: Seconds that a node may be silent before its replicas are given up.
     kubernetes_node_loss_s: int = Field(default=30, ge=0)
     #: A ConfigMap with ca.crt, which agents trust where SLIPWAY_PUBLIC_URL has a certificate of its own authority.
@@ -118,6 +120,10 @@ class Settings(BaseSettings):
     slurm_cpus: int = Field(default=4, ge=1)
     #: Whether Slurm itself runs a job again whose node failed or that was preempted; else Slipway replaces it.
     slurm_requeue: bool = False
+
+    # providers/ssh.py
+    #: Machines: [[ssh_hosts]] tables, or JSON in the environment.
+    ssh_hosts: list[SshHost] = []
 
     @field_validator("providers", mode="before")
     @classmethod

@@ -215,7 +215,7 @@ def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> 
         "device": "cuda" if spec.accelerator_count else "cpu",
     }
     if bundled(spec):
-        model = f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}"
+        model = f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}/model"
     else:
         model, flags["revision"] = spec.weights.model, spec.weights.commit_sha or ""
     for name, value in spec.engine_options.items():

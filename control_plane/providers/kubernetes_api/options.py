@@ -35,7 +35,7 @@ class ClusterOptions:
     storage_class: str = ""
     volume_size: str = "1Ti"
     access: Literal["service", "host"] = "service"
-    bundled_models: str = "/usr/share/slipway/models"
+    bundled_models: str = "/opt/slipway/src"
     node_loss_s: int = 30
     agent_ca: str = ""
 
