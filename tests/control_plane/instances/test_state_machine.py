@@ -1,0 +1,398 @@
+"""Random histories: kills, lost replies, lags, losses, jumping clocks and users, in any order, between any two points.
+
+Each history ends with all faults over and time passing; then the provider's list is what the live rows say, nothing
+runs twice, nothing is stuck, and no engine was ended without a reason. ``make test-lifecycle`` runs thousands.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from control_plane.errors import Conflict
+from control_plane.instances import brake, service
+from control_plane.instances.lifecycle import ACTIVE_PHASES, Phase
+from control_plane.instances.schemas import InstanceUpdate, RestartMode
+from control_plane.providers.base import ReplicaState
+from control_plane.providers.fake.faults import Fault, Faults, Operation, Trouble
+from control_plane.providers.fake.records import EnginePlan
+from tests.support.interleaving import Process
+from tests.support.lifecycle import NODES, World
+
+#: Of the default suite; ``make test-lifecycle`` asks for more.
+SCHEDULES = 60
+RULES_PER_SCHEDULE = 40
+
+_TO_THE_END = 10_000
+#: Turns of at most ten seconds in which all has to be settled, and for how many of them it has to stay so.
+_MOST_TURNS, _CALM_TURNS = 600, 4
+_WHICH = st.integers(0, 7)
+#: How far a process gets before it stands still: mostly to its end.
+_POINTS = st.one_of(st.just(_TO_THE_END), st.integers(0, 9))
+_RESTING = {Phase.STOPPED, Phase.FAILED, Phase.TERMINATED}
+#: Wishes by which present engines may end.
+_WISHES: dict[str, Callable[..., object]] = {
+    "start": service.start,
+    "stop": service.stop,
+    "restart, rolling": partial(service.restart, mode=RestartMode.ROLLING),
+    "restart, replacing": partial(service.restart, mode=RestartMode.REPLACE),
+    "terminate": service.terminate,
+}
+
+
+class Histories(RuleBasedStateMachine):
+    """One history. Rules are what the world does to the control plane; the invariants hold after each of them."""
+
+    #: Where a migrated database can be copied from.
+    template: ClassVar[Path]
+    #: How many rules were executed in all, for the report.
+    executed: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)  # noqa: S108
+        self.world = World(self.template, Path(self._folder.name))
+        self.instances: list[UUID] = []
+        self.most_replicas: dict[UUID, int] = {}
+        self.processes: list[Process] = []
+        self.forward_jumps_s = 0.0
+
+    # Users.
+
+    @precondition(lambda self: len(self.instances) < 3)
+    @rule(replicas=st.integers(1, 3))
+    def launch(self, replicas: int) -> None:
+        self._count("launch")
+        launched = self.world.launch(replicas)
+        self.instances.append(launched.id)
+        self.most_replicas[launched.id] = replicas
+
+    @precondition(lambda self: self.instances)
+    @rule(which=_WHICH, wish=st.sampled_from(sorted(_WISHES)), points=_POINTS)
+    def wish(self, which: int, wish: str, points: int) -> None:
+        """A web server is asked; it may be killed on the way."""
+        instance_id = self.instances[which % len(self.instances)]
+        self._ask(
+            instance_id,
+            wish,
+            lambda: _WISHES[wish](self.world.context, self.world.principal, instance_id),
+            points,
+        )
+
+    @precondition(lambda self: self.instances)
+    @rule(which=_WHICH, replicas=st.integers(1, 3), points=_POINTS)
+    def scale(self, which: int, replicas: int, points: int) -> None:
+        """A user wants more replicas, or fewer."""
+        instance_id = self.instances[which % len(self.instances)]
+        self.most_replicas[instance_id] = max(self.most_replicas[instance_id], replicas)
+        wanted = InstanceUpdate.model_validate({"replicas": {"min": replicas, "max": replicas}})
+        self._ask(
+            instance_id,
+            "scale",
+            lambda: service.update(self.world.context, self.world.principal, instance_id, wanted),
+            points,
+        )
+
+    # Workers and schedulers.
+
+    @rule(points=_POINTS)
+    def work(self, points: int) -> None:
+        """A worker takes a message."""
+        self._count("message")
+        if self.world.hints:
+            task, row_id = self.world.hints.pop(0)
+            self._start(f"worker: {task}", lambda: self.world.deliver(task, row_id), points)
+
+    @rule(points=_POINTS)
+    def sweep(self, points: int) -> None:
+        self._count("sweep")
+        self._start("scheduler", self.world.sweep, points)
+
+    @rule(which=_WHICH, points=_POINTS)
+    def resume(self, which: int, points: int) -> None:
+        """A process that stood still goes on, however late that is."""
+        if self.processes:
+            self._count("resume")
+            self.processes[which % len(self.processes)].resume(points)
+
+    @rule(which=_WHICH)
+    def kill(self, which: int) -> None:
+        if self.processes:
+            self._count("kill")
+            self.processes.pop(which % len(self.processes)).kill()
+
+    @rule()
+    def lose_messages(self) -> None:
+        """The broker is emptied."""
+        self._count("lost messages")
+        self.world.hints.clear()
+
+    @rule(seconds=st.sampled_from((0.5, 2.0, 5.0, 30.0)), turns=st.integers(1, 6))
+    def time_passes(self, seconds: float, turns: int) -> None:
+        """Schedulers and workers that live do what is due."""
+        self._count("time passes")
+        for _ in range(turns):
+            self._turn(seconds)
+
+    @rule(hours=st.sampled_from((-1, 1)))
+    def clock_jumps(self, hours: int) -> None:
+        self._count("clock jumps")
+        self.forward_jumps_s += max(0, hours * 3600)
+        self.world.clock.jump(hours * 3600)
+
+    # The provider.
+
+    @rule(
+        operation=st.sampled_from(list(Operation)),
+        trouble=st.sampled_from((Trouble.UNANSWERED, Trouble.LOST_REPLY, Trouble.SLOW)),
+        seconds=st.sampled_from((1.0, 25.0)),
+    )
+    def call_fails(self, operation: Operation, trouble: Trouble, seconds: float) -> None:
+        self._count(f"{operation}: {trouble}")
+        self.world.place.faults.plan(operation, Fault(trouble, seconds))
+
+    @rule(seconds=st.sampled_from((1.0, 10.0, 100.0)))
+    def create_lands_late(self, seconds: float) -> None:
+        self._count("create: late")
+        self.world.place.faults.plan(Operation.CREATE, Fault(Trouble.LATE, seconds))
+
+    @rule()
+    def create_is_refused(self) -> None:
+        self._count("create: refused")
+        self.world.place.faults.plan(Operation.CREATE, Fault(Trouble.REFUSED, detail="no quota for that"))
+
+    @rule(find_s=st.sampled_from((0.0, 0.0, 1.0, 3.0)), list_s=st.sampled_from((0.0, 5.0, 40.0)))
+    def answers_lag(self, find_s: float, list_s: float) -> None:
+        self._count("answers lag")
+        self.world.place.faults.find_lag_s, self.world.place.faults.listing_lag_s = find_s, list_s
+
+    @rule(seconds=st.sampled_from((0.0, 10.0, 100.0)), ignored=st.booleans())
+    def deletes(self, seconds: float, ignored: bool) -> None:
+        self._count("deletes take time or are ignored")
+        self.world.place.faults.delete_takes_s = seconds
+        self.world.place.faults.deletes_are_ignored = ignored
+
+    @rule(away=st.booleans())
+    def reach_of_the_provider(self, away: bool) -> None:
+        self._count("provider away or back")
+        self.world.place.faults.away = away
+
+    @rule(seconds=st.sampled_from((0.0, 4.0)))
+    def engines_load(self, seconds: float) -> None:
+        self._count("loading takes time")
+        self.world.place.default_plan = EnginePlan(ready_after_s=seconds)
+
+    # Engines and nodes.
+
+    @precondition(lambda self: self.world.running())
+    @rule(which=_WHICH, code=st.sampled_from((1, 2, -9, 0)))
+    def engine_exits(self, which: int, code: int) -> None:
+        self._count("engine exits")
+        running = self.world.running()
+        status = running[which % len(running)]
+        self.world.blame(status, f"exit code {code}")
+        self.world.place.exit(status.name, code, "last words\n")
+
+    @precondition(lambda self: self.world.running())
+    @rule(which=_WHICH, hung=st.booleans())
+    def engine_hangs(self, which: int, hung: bool) -> None:
+        self._count("engine hangs or recovers")
+        running = self.world.running()
+        status = running[which % len(running)]
+        self.world.blame(status, "hung")
+        self.world.place.hang(status.name, hung=hung)
+
+    @precondition(lambda self: self.world.running())
+    @rule(which=_WHICH)
+    def preemption(self, which: int) -> None:
+        self._count("preemption")
+        running = self.world.running()
+        status = running[which % len(running)]
+        self.world.excuse(status.boot_token, "preempted")
+        self.world.place.preempt(status.name)
+
+    @rule(node=st.sampled_from(("node-1", "node-2")))
+    def node_is_lost(self, node: str) -> None:
+        self._count("node lost")
+        for status in self.world.running():
+            if status.node == node:
+                self.world.excuse(status.boot_token, "its node was lost")
+        self.world.place.lose_node(node)
+
+    @rule(node=st.sampled_from(("node-1", "node-2")))
+    def node_returns(self, node: str) -> None:
+        self._count("node returns")
+        self.world.place.return_node(node)
+
+    @rule()
+    def everything_is_forgotten(self) -> None:
+        self._count("place forgets everything")
+        self.world.place.forget_everything()
+
+    # What always holds.
+
+    @invariant()
+    def nothing_was_done_without_a_reason(self) -> None:
+        """No engine that answers was ended or came to be twice; sessions are not held while providers are asked."""
+        world = self.world
+        assert not world.violations, world.violations
+        begun = Counter(boot.boot_token for boot in world.place.boots)
+        twice = {token for token, times in begun.items() if times > 1} - world.late
+        assert not twice, f"begun twice: {twice}"
+
+    @invariant()
+    def the_books_are_in_order(self) -> None:
+        """Every phase says why and what next, nothing fails without a cause, no bill is wrong, nobody has too many."""
+        world = self.world
+        items = service.list_instances(world.context, world.principal).items if self.instances else []
+        hours = (world.clock.elapsed_s() + self.forward_jumps_s) / 3600
+        staying = {
+            replica.resource_name: replica.instance_id for replica in world.replicas() if not replica.retiring_since
+        }
+        engines = Counter(staying[status.name] for status in world.running() if status.name in staying)
+        for item in items:
+            most = self.most_replicas[item.id]
+            assert item.reason, item
+            assert item.phase not in ACTIVE_PHASES or item.next_attempt_at is not None, f"{item.phase}: {item.reason}"
+            assert item.phase != Phase.FAILED or world.may_fail[item.id], f"failed for no cause: {item.reason}"
+            assert 0 <= item.cost_so_far <= (most + 1) * NODES.price_per_hour * hours + 1e-6, item.cost_so_far
+            assert engines[item.id] <= most + 1, f"{engines[item.id]} engines of at most {most}"
+
+    # The end.
+
+    def teardown(self) -> None:
+        try:
+            self._settle()
+        finally:
+            self.world.close()
+            self._folder.cleanup()
+
+    def _settle(self) -> None:
+        """Faults end, processes are killed, time passes; then the books agree, and stay so."""
+        world = self.world
+        for process in self.processes:
+            process.kill()
+        world.place.faults = Faults()
+        world.place.default_plan = EnginePlan()
+        for status in world.running():
+            world.place.hang(status.name, hung=False)
+        world.place.return_node("node-1")
+        calm_turns = 0
+        for turn in range(_MOST_TURNS):
+            self._turn(self._pause_s())
+            self.nothing_was_done_without_a_reason()
+            calm_turns = 0 if self._unsettled() else calm_turns + 1
+            if calm_turns == _CALM_TURNS:
+                break
+            if turn % 100 == 99:
+                self._confirm_losses()
+        assert not self._unsettled(), f"after {turn + 1} turns: {self._unsettled()}"
+        self.the_books_are_in_order()
+        self._nothing_is_billed_that_rests()
+
+    def _unsettled(self) -> list[str]:
+        """What is not as it should be in the end."""
+        world = self.world
+        rows, replicas, present = world.rows(), world.replicas(), world.place.present()
+        trouble = [f"{row.phase}: {row.reason}" for row in rows if row.phase not in {*_RESTING, Phase.RUNNING}]
+        serving = {row.id: row for row in rows if row.phase == Phase.RUNNING}
+        live = {(r.resource_name, r.boot_token) for r in replicas if r.instance_id in serving}
+        there = {(status.name, status.boot_token) for status in present.values()}
+        trouble += [f"{name} is there and no live row wants it" for name, _ in there - live]
+        trouble += [f"{name} is wanted and not there" for name, _ in live - there]
+        for row in serving.values():
+            own = [r for r in replicas if r.instance_id == row.id]
+            if len(own) != row.replica_count:
+                trouble.append(f"{len(own)} of {row.replica_count} replicas: {row.reason}")
+            trouble += [f"replica {r.ordinal}: {r.condition}" for r in own if not r.ready or r.retiring_since]
+            trouble += [f"replica {r.ordinal} is old" for r in own if r.generation != row.generation]
+        ended = [status for status in present.values() if status.state is not ReplicaState.RUNNING]
+        trouble += [f"{status.name} is {status.state}" for status in ended]
+        return trouble
+
+    def _nothing_is_billed_that_rests(self) -> None:
+        def costs() -> dict[UUID, float]:
+            items = service.list_instances(self.world.context, self.world.principal).items
+            return {item.id: item.cost_so_far for item in items if item.phase in _RESTING}
+
+        before = costs()
+        self.world.clock.advance(3600)
+        assert costs() == before
+        for row in self.world.rows():
+            assert row.phase not in _RESTING or row.next_attempt_at is None, f"{row.phase}: {row.reason}"
+
+    # Helpers.
+
+    def _count(self, what: str) -> None:
+        self.executed[what] += 1
+
+    def _ask(self, instance_id: UUID, wish: str, call: Callable[[], object], points: int) -> None:
+        def ask() -> None:
+            with suppress(Conflict):  # an honest answer to a wish that comes at the wrong time
+                call()
+
+        self._count(f"user: {wish}")
+        self.world.excuse_instance(instance_id, f"asked to {wish}")
+        self._start(f"web: {wish}", ask, points)
+
+    def _confirm_losses(self) -> None:
+        """An administrator looks at what the brake holds back."""
+        world = self.world
+        for name, provider in world.context.providers.items():
+            if brake.judge(world.context, provider).on:
+                brake.confirm_loss(world.context, world.principal, name)
+
+    def _start(self, title: str, work: Callable[[], object], points: int) -> None:
+        if len(self.processes) >= 4:
+            self.processes.pop(0).resume(_TO_THE_END)
+        process = Process(title, work)
+        self.processes.append(process)
+        process.resume(points)
+        self.processes = [process for process in self.processes if not process.done]
+
+    def _turn(self, seconds: float) -> None:
+        """Time passes, and what is due is done."""
+        world = self.world
+        world.clock.advance(seconds)
+        world.sweep()
+        while world.hints:
+            world.deliver(*world.hints.pop(0))
+
+    def _pause_s(self) -> float:
+        """Seconds until something may be due: never longer than schedulers wait when all is well."""
+        now = self.world.clock.now()
+        due = [row.next_attempt_at for row in self.world.rows() if row.next_attempt_at is not None]
+        soonest = min(((when - now).total_seconds() for when in due), default=10.0)
+        return min(10.0, max(0.5, soonest))
+
+
+def run(template: Path, schedules: int, *, derandomize: bool) -> None:
+    """So many histories."""
+    Histories.template = template
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=schedules,
+            stateful_step_count=RULES_PER_SCHEDULE,
+            deadline=None,
+            derandomize=derandomize,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.timeout(280)
+def test_random_histories_end_with_the_rows_and_the_provider_agreeing(migrated_sqlite: Path) -> None:
+    run(migrated_sqlite, SCHEDULES, derandomize=True)
+    assert Histories.executed.total() > SCHEDULES
