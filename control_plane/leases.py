@@ -16,7 +16,12 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from sqlalchemy import CursorResult, or_, update
+from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col
+
+#: How far the clocks of our machines may be apart. A lease that runs out later than it can have been made for, by more
+#: than this, was made before the clock was set back, and counts as run out.
+CLOCK_SKEW = timedelta(minutes=2)
 
 #: Who this process is, for people who read the database.
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
@@ -37,13 +42,18 @@ def claim(session: Session, table: type[Leasable], row_id: UUID, *, now: datetim
     :return: the token that :func:`held`, :func:`extend` and :func:`release` want.
     """
     token = uuid4()
-    free = or_(col(table.lease_token).is_(None), col(table.lease_expires_at) < now)
     statement = (
         update(table)
-        .where(col(table.id) == row_id, free)
+        .where(col(table.id) == row_id, is_free(table, now, lease))
         .values(lease_owner=OWNER, lease_token=token, lease_expires_at=now + lease)
     )
     return token if _changed(session, statement) else None
+
+
+def is_free(table: type[Leasable], now: datetime, lease: timedelta) -> ColumnElement[bool]:
+    """The condition that nobody holds a row, where leases are made for ``lease``."""
+    expires = col(table.lease_expires_at)
+    return or_(col(table.lease_token).is_(None), expires < now, expires > now + lease + CLOCK_SKEW)
 
 
 def extend(

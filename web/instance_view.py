@@ -59,7 +59,7 @@ def settings(view: InstanceView) -> Values:
 
 def _logs(visitor: Visitor, view: InstanceView) -> Values:
     try:
-        log = source(visitor.context, visitor.principal, view.id, ordinal=0).read(-LOG_TAIL_BYTES)
+        log = source(visitor.context, visitor.principal, view.id, ordinal=None).read(-LOG_TAIL_BYTES)
     except SlipwayError as error:
         return {"log": None, "problem": error}
     return {"log": log, "problem": None}

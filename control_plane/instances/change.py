@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlmodel import Session
 
@@ -12,11 +14,13 @@ from control_plane.context import Context
 from control_plane.database import after_commit
 from control_plane.downloads import service as downloads
 from control_plane.downloads.tables import Download
-from control_plane.errors import Conflict
-from control_plane.instances import repository
-from control_plane.instances.lifecycle import LEGAL_MOVES, Phase, transition
+from control_plane.errors import Conflict, NotFound
+from control_plane.instances import billing, repository
+from control_plane.instances.lifecycle import Phase, legal_moves, transition
 from control_plane.instances.replicas import new_boot
+from control_plane.instances.schemas import InstanceView
 from control_plane.instances.tables import Desired, Instance
+from control_plane.instances.views import view
 
 RECONCILE = "instances.reconcile"
 
@@ -36,7 +40,7 @@ class Change:
         :raises Conflict: there is no arc to ``to``.
         """
         instance = self.instance
-        if to not in LEGAL_MOVES[Phase(instance.phase)]:
+        if to not in legal_moves(instance.phase):
             detail = f"{instance.name} is {instance.phase} and cannot be {verb} now"
             raise Conflict(detail, f"Wait until it is no longer {instance.phase}.")
 
@@ -64,9 +68,33 @@ class Change:
         self.hint()
 
     def reset_replicas(self) -> None:
-        """The next boot of every replica is a new one, and earlier crashes do not count."""
-        for replica in repository.replicas(self.session, [self.instance.id]):
-            repository.update_replica(self.session, replica.id, new_boot() | {"restarts": 0})
+        """The next boot of every replica that stays is a new one, and earlier crashes do not count."""
+        replicas = repository.replicas(self.session, [self.instance.id])
+        leaving = [replica for replica in replicas if replica.retiring_since is not None]
+        billing.settle(self.instance, billing.held(replicas), billing.held(leaving), self.context.clock.now())
+        for replica in replicas:
+            if replica not in leaving:
+                values = new_boot(self.instance.generation) | {"restarts": 0}
+                repository.update_replica(self.session, replica.id, values)
+
+    def charge(self) -> None:
+        """Add what the present run cost until now: from here on another price holds."""
+        replicas, now = repository.replicas(self.session, [self.instance.id]), self.context.clock.now()
+        self.instance.cost_accrued = billing.cost_so_far(self.instance, billing.held(replicas), now)
+        if self.instance.billing_since is not None:
+            self.instance.billing_since = now
+
+    def begin_generation(self, reason: str) -> None:
+        """The engines are to be replaced, one after another, by such as the instance wants now."""
+        self.instance.generation += 1
+        self.record("restarted", f"{reason} by {self.principal.name}")
+        self.look_now()
+
+    def look_now(self) -> None:
+        """Have the rows acted on at once."""
+        if self.instance.next_attempt_at is not None:
+            self.instance.next_attempt_at = self.context.clock.now()
+            self.hint()
 
     def cancel_download(self) -> None:
         """An instance that is going away no longer waits for its weights; others may."""
@@ -93,3 +121,25 @@ class Change:
         """Tell a worker, once this is committed."""
         instance_id = self.instance.id
         after_commit(self.session, lambda: self.context.hint(RECONCILE, instance_id))
+
+
+def changed(context: Context, principal: Principal, instance_id: UUID, apply: Callable[[Change], None]) -> InstanceView:
+    """Change an instance of the caller's team in one transaction, and show it.
+
+    :raises NotFound: there is none, or it is another team's.
+    """
+    with context.database.transaction() as session:
+        instance = found(repository.find_for_update(session, principal.team_id, instance_id))
+        apply(Change(session, context, principal, instance))
+        session.flush()
+        return view(session, context, instance)
+
+
+def found(instance: Instance | None) -> Instance:
+    """``instance``.
+
+    :raises NotFound: there is none.
+    """
+    if instance is None:
+        raise NotFound("there is no such instance")
+    return instance

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query
 from control_plane.accounts.dependencies import PrincipalDep
 from control_plane.context import ContextDep
 from control_plane.instances import live_endpoints, service
-from control_plane.instances.schemas import DirectAccess, InstanceUpdate, InstanceView, LaunchRequest
+from control_plane.instances.schemas import DirectAccess, InstanceUpdate, InstanceView, LaunchRequest, RestartRequest
 from control_plane.pagination import Page
 
 router = APIRouter(prefix="/instances", tags=["instances"])
@@ -47,9 +47,10 @@ def get_instance(instance_id: UUID, context: ContextDep, principal: PrincipalDep
 
 
 @router.patch("/{instance_id}")
-def rename(instance_id: UUID, body: InstanceUpdate, context: ContextDep, principal: PrincipalDep) -> InstanceView:
-    """Give an instance another name; its URL stays."""
-    return service.rename(context, principal, instance_id, body)
+def update(instance_id: UUID, body: InstanceUpdate, context: ContextDep, principal: PrincipalDep) -> InstanceView:
+    """Give an instance another name (its URL stays), other engine options (its engines are replaced one after another)
+    or another number of replicas."""
+    return service.update(context, principal, instance_id, body)
 
 
 @router.delete("/{instance_id}", status_code=202)
@@ -71,9 +72,11 @@ def start(instance_id: UUID, context: ContextDep, principal: PrincipalDep) -> In
 
 
 @router.post("/{instance_id}/restart", status_code=202)
-def restart(instance_id: UUID, context: ContextDep, principal: PrincipalDep) -> InstanceView:
-    """Replace the engines by new ones."""
-    return service.restart(context, principal, instance_id)
+def restart(
+    instance_id: UUID, context: ContextDep, principal: PrincipalDep, body: RestartRequest | None = None
+) -> InstanceView:
+    """Replace the engines by new ones: one after another while the others serve, or all at once."""
+    return service.restart(context, principal, instance_id, (body or RestartRequest()).mode)
 
 
 @router.get("/{instance_id}/direct-key")

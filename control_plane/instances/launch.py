@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from control_plane.accounts.principal import Principal
 from control_plane.context import Context
-from control_plane.errors import Conflict, Invalid
+from control_plane.errors import Conflict
 from control_plane.ids import random_suffix, slugify
 from control_plane.instances import repository
 from control_plane.instances.admission import Admission, admit
@@ -18,6 +18,7 @@ from control_plane.instances.change import Change
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.schemas import InstanceView, LaunchRequest
 from control_plane.instances.tables import Instance
+from control_plane.instances.update import check_count
 from control_plane.instances.views import view
 
 
@@ -29,8 +30,7 @@ def launch(
     :raises Conflict: the name is taken, or the key was used for another request.
     :raises SlipwayError: whatever speaks against it; see ``admission.admit``.
     """
-    if request.replicas.min != request.replicas.max:
-        raise Invalid("replicas.min and replicas.max differ", "Set both to the same number: replicas do not scale yet.")
+    check_count(request.replicas)
     digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     if idempotency_key is not None and (earlier := _earlier(context, principal, idempotency_key, digest)):
         return earlier

@@ -26,7 +26,7 @@ class Phase(StrEnum):
                                  ├─► stopping ─► stopped ─► requested (start again, weights kept)
                                  └─► terminating ─► terminated (only when the provider has said "absent" twice)
 
-        Also: running ─► provisioning (the engine died or a restart was asked for; weights are already here).
+        Also: running ─► provisioning (no engine is left, or all were asked to be replaced at once; weights are here).
 
     The owner of each arc is the reconciler of the phase it leaves (``reconcilers/<phase>.py``); the arcs into
     stopping, terminating and requested belong to the user (``service.py``), by way of ``desired``.
@@ -62,8 +62,15 @@ LEGAL_MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.TERMINATED: frozenset(),
 }
 
+#: Phases in which the instance's replicas ought to run.
+SERVING_PHASES = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING, Phase.SLEEPING})
 #: Phases in which a reconciler has work to do.
 ACTIVE_PHASES = frozenset({*_UNDER_WAY, Phase.STOPPING, Phase.TERMINATING})
+
+
+def legal_moves(phase: str) -> frozenset[Phase]:
+    """Where ``phase`` can go; nowhere from one that a newer version wrote and this one does not know."""
+    return LEGAL_MOVES.get(Phase(phase), frozenset()) if phase in set(Phase) else frozenset()
 
 
 def transition(
@@ -84,11 +91,11 @@ def transition(
     :param next_attempt_at: when a reconciler looks next; by default now in an active phase, never in a resting one.
     :raises Conflict: the move is not legal.
     """
-    origin = Phase(instance.phase)
-    if to not in LEGAL_MOVES[origin]:
+    origin = instance.phase
+    if to not in legal_moves(origin):
         raise Conflict(f"an instance that is {origin} cannot become {to}", f"Wait until it is no longer {origin}.")
     now = clock.now()
-    seconds = round((now - instance.since).total_seconds(), 3)
+    seconds = round(max(0.0, (now - instance.since).total_seconds()), 3)
     instance.phase = to
     instance.reason = reason[:2000]
     instance.next_step = next_step

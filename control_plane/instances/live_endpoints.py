@@ -62,7 +62,7 @@ def list_events(
 @router.get("/{instance_id}/logs", response_model=LogView, responses=_LIVE)
 def read_log(
     watch: WatchDep,
-    replica: Annotated[int, Query(ge=0)] = 0,
+    replica: Annotated[int | None, Query(ge=0, description="Its ordinal; by default the first.")] = None,
     tail_bytes: Annotated[int, Query(ge=1, le=_MAX_TAIL)] = 1 << 16,
     offset: Annotated[int | None, Query(ge=0, description="Read on from here, not the tail.")] = None,
     last_event_id: Annotated[int | None, Header(ge=0)] = None,

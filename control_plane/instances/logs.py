@@ -33,19 +33,24 @@ class LogSource(NamedTuple):
         return LogView(replica=self.ordinal, text="".join(parts), next_offset=max(offset, 0))
 
 
-def source(context: Context, principal: Principal, instance_id: UUID, ordinal: int) -> LogSource:
-    """The log of a replica, whether it lives or not.
+def source(context: Context, principal: Principal, instance_id: UUID, ordinal: int | None) -> LogSource:
+    """The log of a replica, whether it lives or not; without ``ordinal`` that of the first which stays.
 
     :raises NotFound: no such instance or replica.
     """
     with context.database.reading() as session:
         instance = repository.find(session, principal.team_id, instance_id)
+        replicas = repository.replicas(session, [instance_id])
     if instance is None:
         raise NotFound("there is no such instance")
-    if not 0 <= ordinal < instance.replica_count:
-        raise NotFound(
-            f"{instance.name} has no replica {ordinal}", f"Its replicas are 0 to {instance.replica_count - 1}."
-        )
+    ordinals = [
+        replica.ordinal for replica in sorted(replicas, key=lambda r: (r.retiring_since is not None, r.ordinal))
+    ]
+    if ordinal is None:
+        ordinal = ordinals[0] if ordinals else 0
+    if ordinal not in (ordinals or range(instance.replica_count)):
+        there = ", ".join(str(number) for number in sorted(ordinals) or range(instance.replica_count))
+        raise NotFound(f"{instance.name} has no replica {ordinal}", f"There is: {there}.")
     provider = context.providers.get(instance.provider)
     if provider is None:
         raise SlipwayError(f"provider {instance.provider!r} is not configured", "Name it in SLIPWAY_PROVIDERS again.")

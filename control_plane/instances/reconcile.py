@@ -18,12 +18,13 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from control_plane import leases
+from control_plane.audit import repository as audit
 from control_plane.context import Context
 from control_plane.errors import SlipwayError
 from control_plane.instances import billing, repository
 from control_plane.instances.change import RECONCILE
 from control_plane.instances.engine_probe import Probe, probe_engine
+from control_plane.instances.lease_keeper import kept
 from control_plane.instances.lifecycle import Phase, transition
 from control_plane.instances.reconcilers import (
     downloading,
@@ -36,13 +37,17 @@ from control_plane.instances.reconcilers import (
     terminating,
 )
 from control_plane.instances.reconcilers.situation import Outcome, Situation, fail, try_again
-from control_plane.instances.tables import Instance
+from control_plane.instances.replicas import merged
+from control_plane.instances.tables import Instance, Replica
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "system:reconciler"
-#: Longer than any step (their network calls have timeouts of seconds), short enough to wait for after a crash.
+#: Short enough to wait for after a crash; a step that takes longer keeps it.
 LEASE = timedelta(seconds=20)
+
+#: Between two looks at a phase that this version does not know.
+UNKNOWN_PAUSE_S = 30.0
 
 STEPS: dict[str, Callable[[Situation], Outcome]] = {
     Phase.REQUESTED: requested.step,
@@ -75,7 +80,8 @@ def reconcile(
     claim = _claim(context, instance_id, probe)
     if claim is None:
         return None
-    outcome = _step(claim.situation)
+    with kept(context, instance_id, claim.token, LEASE):
+        outcome = _step(claim.situation)
     try:
         return _apply(context, claim, outcome)
     except _LeaseLost:
@@ -84,31 +90,29 @@ def reconcile(
         return _apply(context, claim, fail(error.detail, error.next_step))
 
 
-def sweep(context: Context, *, limit: int = 200) -> list[UUID]:
+def sweep(context: Context) -> list[UUID]:
     """Send a hint for every instance that is due and nobody's; returns their ids."""
     with context.database.reading() as session:
-        due = repository.due(session, context.clock.now(), limit)
+        due = repository.due(session, context.clock.now(), LEASE)
     for instance_id in due:
         context.hint(RECONCILE, instance_id)
     return due
 
 
 def _claim(context: Context, instance_id: UUID, probe: Callable[[str, str], Probe]) -> _Claim | None:
-    now = context.clock.now()
     with context.database.transaction() as session:
-        if not repository.is_due(session, instance_id, now):
-            return None
-        token = leases.claim(session, Instance, instance_id, now=now, lease=LEASE)
-        if token is None:
-            return None
-        loaded = repository.load(session, instance_id)
-    return _Claim(token, Situation(context, loaded.instance, tuple(loaded.replicas), loaded.download, probe))
+        loaded = repository.claim(session, instance_id, now=context.clock.now(), lease=LEASE)
+    if loaded is None or loaded.instance.lease_token is None:
+        return None
+    situation = Situation(context, loaded.instance, tuple(loaded.replicas), loaded.download, probe)
+    return _Claim(loaded.instance.lease_token, situation)
 
 
 def _step(situation: Situation) -> Outcome:
     step = STEPS.get(situation.instance.phase)
     if step is None:
-        return Outcome(situation.instance.reason, situation.instance.next_step, look_again_in_s=None)
+        # A newer version knows what this phase means: leave it as it is, and to the worker that can go on with it.
+        return Outcome(situation.instance.reason, situation.instance.next_step, look_again_in_s=UNKNOWN_PAUSE_S)
     try:
         return step(situation)
     except Exception as error:
@@ -120,15 +124,19 @@ def _step(situation: Situation) -> Outcome:
 def _apply(context: Context, claim: _Claim, outcome: Outcome) -> float | None:
     before = claim.situation.instance
     with context.database.transaction() as session:
-        if not leases.release(session, Instance, before.id, claim.token):
+        row = repository.release(session, before.id, claim.token)
+        if row is None:
             raise _LeaseLost
-        row = repository.fresh(session, before.id)
         if (row.phase, row.since) != (before.phase, before.since):
             return 0.0  # the user moved it meanwhile; the next step begins from there
         now = context.clock.now()
-        _write(session, row, outcome, now)
+        look_again_in_s = outcome.look_again_in_s
+        if row.next_attempt_at != before.next_attempt_at:
+            look_again_in_s = 0.0  # somebody wants it looked at since: this step may have been too early
+        next_attempt_at = None if look_again_in_s is None else now + timedelta(seconds=look_again_in_s)
+        _write(session, context, claim.situation.replicas, row, outcome, now)
         if outcome.move_to is None:
-            _stay(row, outcome, now)
+            _stay(row, outcome, next_attempt_at)
         else:
             transition(
                 session,
@@ -138,26 +146,42 @@ def _apply(context: Context, claim: _Claim, outcome: Outcome) -> float | None:
                 reason=outcome.reason,
                 next_step=outcome.next_step,
                 actor=ACTOR,
-                next_attempt_at=outcome.next_attempt_at(now),
+                next_attempt_at=next_attempt_at,
                 **outcome.data,
             )
         session.add(row)
-    return outcome.look_again_in_s
+    return look_again_in_s
 
 
-def _write(session: Session, row: Instance, outcome: Outcome, now: datetime) -> None:
+def _write(
+    session: Session, context: Context, replicas: tuple[Replica, ...], row: Instance, outcome: Outcome, now: datetime
+) -> None:
+    staying = [replica for replica in replicas if replica.id not in outcome.gone]
+    after = [merged(replica, outcome.replicas.get(replica.id)) for replica in staying]
+    billing.settle(row, billing.held(replicas), billing.held(after), now)
     session.add_all(outcome.new_replicas)
-    for replica_id, values in outcome.replicas.items():
-        repository.update_replica(session, replica_id, values)
+    for replica in staying:
+        if replica.id in outcome.replicas:
+            # What was found out about one boot says nothing about the next, if somebody has begun that meanwhile.
+            repository.update_replica(session, replica.id, outcome.replicas[replica.id], boot_token=replica.boot_token)
+    repository.delete_replicas(session, outcome.gone)
+    for event in outcome.events:
+        audit.record(
+            session,
+            context.clock,
+            team_id=row.team_id,
+            actor=ACTOR,
+            action=f"instance.{event.action}",
+            object_type="instance",
+            object_id=row.id,
+            message=event.message[:2000],
+            **event.data,
+        )
     if outcome.write is not None:
         outcome.write(session, row)
-    if outcome.holds_hardware is True:
-        billing.start(row, now)
-    elif outcome.holds_hardware is False:
-        billing.stop(row, now)
 
 
-def _stay(row: Instance, outcome: Outcome, now: datetime) -> None:
+def _stay(row: Instance, outcome: Outcome, next_attempt_at: datetime | None) -> None:
     row.reason, row.next_step = outcome.reason[:2000], outcome.next_step
     row.attempts = row.attempts + 1 if outcome.attempt_failed else 0
-    row.next_attempt_at = outcome.next_attempt_at(now)
+    row.next_attempt_at = next_attempt_at

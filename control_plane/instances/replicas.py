@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TypedDict
 
 from control_plane.instances.tables import Instance, Replica
+
+#: Crashes in a row after which trying again is pointless.
+MAX_RESTARTS = 5
 
 
 class ReplicaValues(TypedDict, total=False):
@@ -35,31 +39,37 @@ def resource_name(instance: Instance, ordinal: int) -> str:
     return f"slipway-{instance.id.hex}-{ordinal}"
 
 
-def missing_replicas(instance: Instance, present: tuple[Replica, ...], provider: str, now: datetime) -> list[Replica]:
-    """Rows for the replicas that ``instance`` wants and does not have yet."""
+def new_replicas(instance: Instance, present: Iterable[Replica], count: int, now: datetime) -> list[Replica]:
+    """Rows for ``count`` more replicas of the present generation; each takes the lowest ordinal that is free."""
     taken = {replica.ordinal for replica in present}
+    free = [ordinal for ordinal in range(len(taken) + count) if ordinal not in taken]
     return [
         Replica(
             instance_id=instance.id,
             ordinal=ordinal,
-            provider=provider,
+            provider=instance.provider,
             resource_name=resource_name(instance, ordinal),
             boot_token=new_boot_token(),
             generation=instance.generation,
             created_at=now,
         )
-        for ordinal in range(instance.replica_count)
-        if ordinal not in taken
+        for ordinal in free[:count]
     ]
 
 
-def new_boot() -> ReplicaValues:
-    """What changes when the present boot of a replica is over: its identity, and all that was true of it alone."""
+def new_boot(generation: int) -> ReplicaValues:
+    """What changes when the present boot of a replica is over: its identity, and all that was true of it alone.
+
+    :param generation: the instance's: another boot runs what the instance wants now.
+    """
+    return {"boot_token": new_boot_token(), "generation": generation, "condition": None, **over()}
+
+
+def over() -> ReplicaValues:
+    """What changes when a boot is over and none follows: its identity stays, so that its log can be found."""
     return {
-        "boot_token": new_boot_token(),
         "url": None,
         "ready": False,
-        "condition": None,
         "restart_at": None,
         "absent_count": 0,
         "node": None,
@@ -69,6 +79,21 @@ def new_boot() -> ReplicaValues:
         "ready_at": None,
         "last_seen_at": None,
     }
+
+
+def is_doomed(replica: Replica) -> bool:
+    """Whether it crashed so often that another restart would not help."""
+    return replica.restarts > MAX_RESTARTS
+
+
+def is_given_up(replica: Replica) -> bool:
+    """Whether it has ended for good: doomed, and nothing of it runs that a restart would have to end."""
+    return is_doomed(replica) and replica.last_exit_code is not None and replica.started_at is None
+
+
+def merged(replica: Replica, values: ReplicaValues | None) -> Replica:
+    """A detached copy of ``replica`` as it is once ``values`` are written."""
+    return Replica(**{**replica.model_dump(), **(values or {})})
 
 
 def new_boot_token() -> str:

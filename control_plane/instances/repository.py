@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import or_, update
+from sqlalchemy import delete, or_, update
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, select
 
 from control_plane.downloads.tables import Download
-from control_plane.instances.lifecycle import Phase
+from control_plane.instances.lifecycle import SERVING_PHASES, Phase
 from control_plane.instances.replicas import ReplicaValues
 from control_plane.instances.tables import Instance, Replica
+from control_plane.leases import OWNER, is_free
+from control_plane.reaper.tables import ProviderCheck
+
+#: No reconciler ever waits longer. What is due later than that was written before the clock was set back.
+HORIZON = timedelta(minutes=2)
 
 
 class Loaded(NamedTuple):
@@ -90,11 +95,34 @@ def replicas(session: Session, instance_ids: Sequence[UUID]) -> list[Replica]:
     return list(session.exec(query))
 
 
-def load(session: Session, instance_id: UUID) -> Loaded:
-    """An instance that is known to exist, with its replicas and its download, as they are now."""
-    instance = fresh(session, instance_id)
+def claim(session: Session, instance_id: UUID, *, now: datetime, lease: timedelta) -> Loaded | None:
+    """Claim an instance that is due and nobody's, and read it with what belongs to it; None if it is not.
+
+    One statement claims and reads: a worker that comes second costs one query.
+    """
+    statement = (
+        update(Instance)
+        .where(col(Instance.id) == instance_id, _is_due(now), is_free(Instance, now, lease))
+        .values(lease_owner=OWNER, lease_token=uuid4(), lease_expires_at=now + lease)
+        .returning(Instance)
+    )
+    instance = session.scalars(statement, execution_options={"synchronize_session": False}).one_or_none()
+    if instance is None:
+        return None
     download = session.get(Download, instance.download_id) if instance.download_id else None
     return Loaded(instance, replicas(session, [instance_id]), download)
+
+
+def release(session: Session, instance_id: UUID, token: UUID) -> Instance | None:
+    """Give a claim back and read the instance as it is now; None when the claim was lost."""
+    statement = (
+        update(Instance)
+        .where(col(Instance.id) == instance_id, col(Instance.lease_token) == token)
+        .values(lease_owner=None, lease_token=None, lease_expires_at=None)
+        .returning(Instance)
+    )
+    options = {"synchronize_session": False, "populate_existing": True}
+    return session.scalars(statement, execution_options=options).one_or_none()
 
 
 def fresh(session: Session, instance_id: UUID) -> Instance:
@@ -103,23 +131,72 @@ def fresh(session: Session, instance_id: UUID) -> Instance:
     return session.exec(query).one()
 
 
-def update_replica(session: Session, replica_id: UUID, values: ReplicaValues) -> None:
-    """Write columns of a replica."""
-    if values:
-        session.execute(update(Replica).where(col(Replica.id) == replica_id).values(**values))
+def update_replica(session: Session, replica_id: UUID, values: ReplicaValues, *, boot_token: str | None = None) -> None:
+    """Write columns of a replica; with ``boot_token`` only while that is its present boot."""
+    if not values:
+        return
+    statement = update(Replica).where(col(Replica.id) == replica_id).values(**values)
+    if boot_token is not None:
+        statement = statement.where(col(Replica.boot_token) == boot_token)
+    session.execute(statement, execution_options={"synchronize_session": False})
 
 
-def is_due(session: Session, instance_id: UUID, now: datetime) -> bool:
-    """Whether a reconciler has something to do for it."""
-    query = select(Instance.id).where(Instance.id == instance_id, col(Instance.next_attempt_at) <= now)
-    return session.exec(query).first() is not None
+def delete_replicas(session: Session, replica_ids: Sequence[UUID]) -> None:
+    """Forget replicas that are surely gone."""
+    if replica_ids:
+        session.execute(delete(Replica).where(col(Replica.id).in_(replica_ids)))
 
 
-def due(session: Session, now: datetime, limit: int) -> list[UUID]:
+def due(session: Session, now: datetime, lease: timedelta) -> list[UUID]:
     """Instances that want to be looked at and that nobody looks at; the longest waiting first."""
-    free = or_(col(Instance.lease_token).is_(None), col(Instance.lease_expires_at) < now)
-    query = select(Instance.id).where(col(Instance.next_attempt_at) <= now, free)
-    return list(session.exec(query.order_by(col(Instance.next_attempt_at)).limit(limit)))
+    query = select(Instance.id).where(_is_due(now), is_free(Instance, now, lease))
+    return list(session.exec(query.order_by(col(Instance.next_attempt_at))))
+
+
+def wake(session: Session, instance_id: UUID, now: datetime) -> bool:
+    """Have a serving instance looked at now; False when it is not serving, or is about to be looked at anyway."""
+    statement = (
+        update(Instance)
+        .where(
+            col(Instance.id) == instance_id,
+            col(Instance.phase).in_(SERVING_PHASES),
+            col(Instance.next_attempt_at) > now,
+        )
+        .values(next_attempt_at=now)
+        .returning(col(Instance.id))
+    )
+    return session.scalars(statement, execution_options={"synchronize_session": False}).one_or_none() is not None
+
+
+def started_replicas(session: Session, provider: str) -> list[Replica]:
+    """The replicas that ought to run at a provider: started, and neither they nor their instances on the way out."""
+    query = (
+        select(Replica)
+        .join(Instance, col(Instance.id) == Replica.instance_id)
+        .where(
+            Replica.provider == provider,
+            col(Replica.started_at).is_not(None),
+            col(Replica.retiring_since).is_(None),
+            col(Instance.phase).in_(SERVING_PHASES),
+        )
+    )
+    return list(session.exec(query))
+
+
+def serving_on(session: Session, provider: str) -> list[UUID]:
+    """The instances that ought to run at a provider."""
+    query = select(Instance.id).where(Instance.provider == provider, col(Instance.phase).in_(SERVING_PHASES))
+    return list(session.exec(query))
+
+
+def provider_check(session: Session, provider: str) -> ProviderCheck | None:
+    """What is noted about a provider."""
+    return session.exec(select(ProviderCheck).where(ProviderCheck.provider == provider)).one_or_none()
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    at = col(Instance.next_attempt_at)
+    return or_(at <= now, at > now + HORIZON)
 
 
 def _is_live() -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -58,11 +59,28 @@ class LaunchRequest(BaseModel):
 
 
 class InstanceUpdate(BaseModel):
-    """``PATCH /instances/{id}``."""
+    """``PATCH /instances/{id}``; what is left out stays. ``engine`` replaces all engine options."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    engine: EngineOptions | None = None
+    replicas: ReplicaCount | None = None
+
+
+class RestartMode(StrEnum):
+    """How engines are replaced: one after another, so that no request is dropped, or all at once."""
+
+    ROLLING = "rolling"
+    REPLACE = "replace"
+
+
+class RestartRequest(BaseModel):
+    """``POST /instances/{id}/restart``; the body may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: RestartMode = RestartMode.ROLLING
 
 
 class ReplicaView(BaseModel):
@@ -74,6 +92,11 @@ class ReplicaView(BaseModel):
     url: str | None
     ready: bool
     condition: str | None
+    #: The generation of the instance that it was made for; an earlier one is to be replaced.
+    generation: int
+    #: It gets no more requests since then, and goes when it has answered those it has.
+    retiring_since: datetime | None
+    node: str | None
     restarts: int
     last_exit_code: int | None
     ready_at: datetime | None
@@ -97,6 +120,9 @@ class InstanceView(BaseModel):
     hardware: str | None
     accelerator_count: int
     limits: ResourceLimits
+    #: Replicas that are wanted; there is one more while engines are replaced.
+    replica_count: int
+    generation: int
     quantization: str
     engine: dict[str, Any]
     api_url: str

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from uuid import UUID
-
-from sqlalchemy.exc import IntegrityError
 
 from control_plane.accounts.principal import Principal
 from control_plane.audit import repository as audit
 from control_plane.context import Context
-from control_plane.errors import Conflict, NotFound
+from control_plane.errors import Conflict
 from control_plane.instances import repository
-from control_plane.instances.change import Change
+from control_plane.instances.change import Change, changed, found
 from control_plane.instances.launch import launch
 from control_plane.instances.lifecycle import Phase
-from control_plane.instances.schemas import DirectAccess, EventView, InstanceUpdate, InstanceView
-from control_plane.instances.tables import Desired, Instance
+from control_plane.instances.schemas import DirectAccess, EventView, InstanceView, RestartMode
+from control_plane.instances.tables import Desired
+from control_plane.instances.update import update
 from control_plane.instances.views import view, views
 from control_plane.keys import replica_key
 from control_plane.pagination import Page, page_of
@@ -27,15 +25,17 @@ __all__ = [
     "get",
     "launch",
     "list_instances",
-    "rename",
     "restart",
     "start",
     "stop",
     "terminate",
+    "update",
 ]
 
 #: Phases from which a start, or a restart, begins at the beginning.
 _RESTING = (Phase.STOPPED, Phase.FAILED)
+#: Phases in which there is no engine yet that could be replaced.
+_BEFORE_ENGINES = (Phase.REQUESTED, Phase.DOWNLOADING)
 #: Phases in which a start has nothing left to do.
 _ON_ITS_WAY = (Phase.REQUESTED, Phase.DOWNLOADING, Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING, Phase.SLEEPING)
 
@@ -46,7 +46,7 @@ def get(context: Context, principal: Principal, instance_id: UUID) -> InstanceVi
     :raises NotFound: there is none, or it is another team's.
     """
     with context.database.reading() as session:
-        return view(session, context, _found(repository.find(session, principal.team_id, instance_id)))
+        return view(session, context, found(repository.find(session, principal.team_id, instance_id)))
 
 
 def list_instances(
@@ -66,29 +66,9 @@ def events(
     :raises NotFound: there is no such instance, or it is another team's.
     """
     with context.database.reading() as session:
-        _found(repository.find(session, principal.team_id, instance_id))
+        found(repository.find(session, principal.team_id, instance_id))
         rows = audit.of_object(session, instance_id, after=cursor, limit=limit + 1)
     return page_of([EventView.model_validate(row, from_attributes=True) for row in rows], limit)
-
-
-def rename(context: Context, principal: Principal, instance_id: UUID, update: InstanceUpdate) -> InstanceView:
-    """Give an instance another name; its slug, and so its URL, stays.
-
-    :raises Conflict: the name is taken.
-    """
-
-    def apply(change: Change) -> None:
-        instance = change.instance
-        if update.name is not None and update.name != instance.name:
-            message = f"renamed from {instance.name} to {update.name}"
-            instance.name = update.name
-            change.record("renamed", message)
-
-    try:
-        return _change(context, principal, instance_id, apply)
-    except IntegrityError as error:
-        detail = f"there is already an instance named {update.name!r}"
-        raise Conflict(detail, "Choose another name.") from error
 
 
 def stop(context: Context, principal: Principal, instance_id: UUID) -> InstanceView:
@@ -102,7 +82,7 @@ def stop(context: Context, principal: Principal, instance_id: UUID) -> InstanceV
         change.move(Phase.STOPPING, "asked to stop")
         change.cancel_download()
 
-    return _change(context, principal, instance_id, apply)
+    return changed(context, principal, instance_id, apply)
 
 
 def start(context: Context, principal: Principal, instance_id: UUID) -> InstanceView:
@@ -112,24 +92,34 @@ def start(context: Context, principal: Principal, instance_id: UUID) -> Instance
         if change.instance.phase not in _ON_ITS_WAY:
             change.begin_again("asked to start")
 
-    return _change(context, principal, instance_id, apply)
+    return changed(context, principal, instance_id, apply)
 
 
-def restart(context: Context, principal: Principal, instance_id: UUID) -> InstanceView:
-    """Replace the engines by new ones; start the instance where it rests."""
+def restart(
+    context: Context, principal: Principal, instance_id: UUID, mode: RestartMode = RestartMode.ROLLING
+) -> InstanceView:
+    """Replace the engines by new ones: one after another while the others serve, or all at once.
+
+    Nothing happens before there are engines; an instance that rests is started.
+    """
 
     def apply(change: Change) -> None:
-        if change.instance.phase in _RESTING:
+        instance = change.instance
+        if instance.phase in _BEFORE_ENGINES:
+            return
+        if instance.phase in _RESTING:
             change.begin_again("asked to restart")
-            return
-        if change.instance.phase == Phase.PROVISIONING:
+        elif instance.phase == Phase.RUNNING and mode is RestartMode.ROLLING:
+            change.begin_generation("asked to restart, one engine after another,")
+        elif instance.phase == Phase.PROVISIONING:
             change.begin_phase_again("asked to restart")
-            return
-        change.demand(Phase.PROVISIONING, "restarted")
-        change.reset_replicas()
-        change.move(Phase.PROVISIONING, "asked to restart")
+        else:
+            change.demand(Phase.PROVISIONING, "restarted")
+            instance.generation += 1
+            change.reset_replicas()
+            change.move(Phase.PROVISIONING, "asked to restart")
 
-    return _change(context, principal, instance_id, apply)
+    return changed(context, principal, instance_id, apply)
 
 
 def terminate(context: Context, principal: Principal, instance_id: UUID) -> InstanceView:
@@ -142,7 +132,7 @@ def terminate(context: Context, principal: Principal, instance_id: UUID) -> Inst
         change.move(Phase.TERMINATING, "asked to terminate")
         change.cancel_download()
 
-    return _change(context, principal, instance_id, apply)
+    return changed(context, principal, instance_id, apply)
 
 
 def direct_access(context: Context, principal: Principal, instance_id: UUID) -> DirectAccess:
@@ -151,7 +141,7 @@ def direct_access(context: Context, principal: Principal, instance_id: UUID) -> 
     :raises Conflict: no engine of the instance is ready.
     """
     with context.database.transaction() as session:
-        instance = _found(repository.find(session, principal.team_id, instance_id))
+        instance = found(repository.find(session, principal.team_id, instance_id))
         for replica in repository.replicas(session, [instance.id]):
             if replica.ready and replica.url:
                 change = Change(session, context, principal, instance)
@@ -159,17 +149,3 @@ def direct_access(context: Context, principal: Principal, instance_id: UUID) -> 
                 key = replica_key(context.settings, replica.resource_name, replica.boot_token)
                 return DirectAccess(direct_url=f"{replica.url}/v1", api_key=key)
     raise Conflict(f"{instance.name} is {instance.phase}: no engine is ready", "Wait until it is running.")
-
-
-def _change(context: Context, principal: Principal, instance_id: UUID, apply: Callable[[Change], None]) -> InstanceView:
-    with context.database.transaction() as session:
-        instance = _found(repository.find_for_update(session, principal.team_id, instance_id))
-        apply(Change(session, context, principal, instance))
-        session.flush()
-        return view(session, context, instance)
-
-
-def _found(instance: Instance | None) -> Instance:
-    if instance is None:
-        raise NotFound("there is no such instance")
-    return instance

@@ -52,7 +52,7 @@ def rename(request: Request, visitor: VisitorDep, instance_id: UUID, name: Annot
         if not name.strip():
             raise FormInvalid({"name": "is needed"})
         update = parsed(InstanceUpdate, {"name": name.strip()})
-        service.rename(visitor.context, visitor.principal, instance_id, update)
+        service.update(visitor.context, visitor.principal, instance_id, update)
     except SlipwayError as error:
         view = service.get(visitor.context, visitor.principal, instance_id)
         values = settings(view) | {"name": name, "error": _words(error)}

@@ -34,7 +34,7 @@ def logs(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, or the instance's end.")] = False,
     tail: Annotated[int, typer.Option(min=1, help="Begin with this many lines.")] = 200,
-    replica: Annotated[int, typer.Option(min=0, help="Which of its engines.")] = 0,
+    replica: Annotated[int | None, typer.Option(min=0, help="Which of its engines; by default the first.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print an instance's log; it is kept after the engine's death. --follow --json prints an object per line."""
@@ -50,7 +50,7 @@ def logs(
         _print(piece, as_json=as_json)
         if follow:
             try:
-                for news in _follow(api, instance["id"], piece["next_offset"], replica):
+                for news in _follow(api, instance["id"], piece["next_offset"], piece["replica"]):
                     _print(news, as_json=as_json)
             except KeyboardInterrupt:
                 return

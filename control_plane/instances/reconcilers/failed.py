@@ -20,6 +20,6 @@ def step(situation: Situation) -> Outcome:
         instance.reason,
         instance.next_step,
         look_again_in_s=None if done else pause_s(situation),
-        holds_hardware=False if done else None,
         replicas=released.values,
+        gone=released.gone,
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from uuid import UUID
+from datetime import datetime
 
 from control_plane.instances.engine_probe import Probe
-from control_plane.instances.reconcilers.crashes import Crash, after_exit, after_silence, last_words
+from control_plane.instances.reconcilers.crashes import Crash, after_exit, after_loss, after_silence, last_words
+from control_plane.instances.reconcilers.release import ABSENT_ENOUGH
 from control_plane.instances.reconcilers.situation import Situation
-from control_plane.instances.replicas import ReplicaValues
+from control_plane.instances.replicas import ReplicaValues, over
+from control_plane.instances.silence import HUNG_S, UNREACHABLE_S, seconds_since, silent_s
 from control_plane.instances.tables import Replica
-from control_plane.providers.base import ReplicaState
+from control_plane.providers.base import Provider, ReplicaState, ReplicaStatus
 
-#: A running replica that is silent for so long gets no more requests.
-UNREACHABLE_S = 10.0
-#: … and for so long is started anew.
-HUNG_S = 120.0
-#: ``last_seen_at`` of a healthy replica is written no more often.
+#: Two "absent" answers count as two only when so many seconds lie between them.
+ABSENT_APART_S = 1.5
+#: A healthy replica's row is written no more often.
 _SEEN_EVERY_S = 10.0
 
 
@@ -25,14 +25,10 @@ class Look:
     """What was seen. ``values`` are what changes in the row; ``crash`` when this boot is over."""
 
     replica: Replica
-    ready: bool
     values: ReplicaValues = field(default_factory=ReplicaValues)
     crash: Crash | None = None
-
-    @property
-    def condition(self) -> str | None:
-        """What is to be said about it."""
-        return self.values.get("condition", self.replica.condition)
+    #: Why nothing is done about what looks gone.
+    held_back: str | None = None
 
 
 def look(situation: Situation, replica: Replica) -> Look:
@@ -40,52 +36,123 @@ def look(situation: Situation, replica: Replica) -> Look:
 
     :raises ProviderUnavailable: nothing is known.
     """
-    status = situation.provider(replica.provider).find(replica.resource_name)
-    if status.state is not ReplicaState.RUNNING or status.boot_token != replica.boot_token:
-        return Look(replica, ready=False, crash=after_exit(situation, replica, status))
+    provider = situation.provider(replica.provider)
+    status = provider.find(replica.resource_name)
+    if status.state is ReplicaState.ABSENT or status.boot_token != replica.boot_token:
+        return _missing(situation, replica, provider)
+    match status.state:
+        case ReplicaState.EXITED:
+            return _ended(replica, after_exit(situation, replica, status))
+        case ReplicaState.LOST:
+            return _ended(replica, after_loss(situation, replica, _loss(replica, status)))
+        case ReplicaState.PENDING:
+            return _queued_again(situation, replica, status)
+        case _:
+            return _running(situation, replica, provider, status)
+
+
+def _ended(replica: Replica, crash: Crash) -> Look:
+    return Look(replica, crash.values, crash)
+
+
+def _missing(situation: Situation, replica: Replica, provider: Provider) -> Look:
+    """Its provider does not know it, or knows another boot under its name: an old answer, perhaps."""
+    if not provider.exact:
+        if replica.url and situation.probe(replica.url, replica.boot_token) is Probe.READY:
+            return _well(situation, replica, replica.url, replica.node, "its provider does not list it, yet it answers")
+        if _is_same_answer(replica, situation.now):
+            return Look(replica)
+        count = replica.absent_count + 1
+        values: ReplicaValues = {"ready": False, "absent_count": count, "looked_at": situation.now}
+        if count < ABSENT_ENOUGH:
+            return Look(replica, values | {"condition": "its provider does not know it; asking again"})
+        if (brake := situation.brake(provider)).on:
+            return Look(replica, values | {"condition": brake.reason[:500]}, held_back=brake.reason)
+    where = f" on {replica.node}" if replica.node else ""
+    return _ended(replica, after_loss(situation, replica, f"the engine{where} is gone: its provider lost it"))
+
+
+def _is_same_answer(replica: Replica, now: datetime) -> bool:
+    """Whether it was called absent a moment ago: a listing that lags would only say the same again."""
+    return (
+        replica.absent_count > 0
+        and replica.looked_at is not None
+        and 0 <= (now - replica.looked_at).total_seconds() < ABSENT_APART_S
+    )
+
+
+def _loss(replica: Replica, status: ReplicaStatus) -> str:
+    node = status.node or replica.node
+    where = f" on {node}" if node else ""
+    return f"the engine{where} was taken away: {status.reason or 'its provider does not say why'}"
+
+
+def _queued_again(situation: Situation, replica: Replica, status: ReplicaStatus) -> Look:
+    """It ran, and waits for hardware again: another run of the same boot, at another address."""
+    words = f"{_loss(replica, status)}; waiting for hardware again"
+    values = over() | {"looked_at": situation.now, "condition": words[:500]}
+    return Look(replica, values, Crash(words, values, lost=True))
+
+
+def _running(situation: Situation, replica: Replica, provider: Provider, status: ReplicaStatus) -> Look:
     answer = situation.probe(status.url, replica.boot_token) if status.url else Probe.SILENT
     if answer is Probe.READY:
-        return _well(situation, replica, status.url)
+        return _well(situation, replica, status.url, status.node, None)
     if replica.ready_at is None:
-        return _loading(situation, replica, status.url)
-    return _unreachable(situation, replica)
+        return _loading(situation, replica, status)
+    return _unreachable(situation, replica, provider, answer)
 
 
-def _silent_for_s(situation: Situation, replica: Replica) -> float:
-    seen = replica.last_seen_at or replica.started_at or replica.created_at
-    return (situation.now - seen).total_seconds()
-
-
-def _well(situation: Situation, replica: Replica, url: str | None) -> Look:
-    if replica.ready and replica.condition is None and _silent_for_s(situation, replica) < _SEEN_EVERY_S:
-        return Look(replica, ready=True)
+def _well(situation: Situation, replica: Replica, url: str | None, node: str | None, condition: str | None) -> Look:
+    as_noted = (replica.ready, replica.url, replica.node, replica.condition) == (True, url, node, condition)
+    recently = replica.looked_at is not None and seconds_since(replica.looked_at, situation.now) < _SEEN_EVERY_S
+    if as_noted and recently and replica.silent_s == 0 and replica.absent_count == 0:
+        return Look(replica)
     now = situation.now
-    values: ReplicaValues = {"ready": True, "condition": None, "url": url, "last_seen_at": now}
+    values: ReplicaValues = {
+        "ready": True,
+        "url": url,
+        "node": node,
+        "condition": condition,
+        "absent_count": 0,
+        "silent_s": 0.0,
+        "looked_at": now,
+        "last_seen_at": now,
+    }
     if replica.ready_at is None:
         values["ready_at"] = now
-    return Look(replica, True, values)
+    return Look(replica, values)
 
 
-def _loading(situation: Situation, replica: Replica, url: str | None) -> Look:
+def _loading(situation: Situation, replica: Replica, status: ReplicaStatus) -> Look:
     """Time alone is no verdict, large models take long: only an engine that says nothing new is given up."""
+    now, limit = situation.now, situation.context.settings.start_timeout_s
+    values: ReplicaValues = {"url": status.url, "node": status.node, "absent_count": 0, "looked_at": now}
     words = last_words(situation, replica, lines=1)[:300] or "loading"
     if words != replica.condition:
-        return Look(replica, False, {"condition": words, "url": url, "last_seen_at": situation.now})
-    if _silent_for_s(situation, replica) < situation.context.settings.start_timeout_s:
-        return Look(replica, ready=False)
-    limit = situation.context.settings.start_timeout_s
-    return Look(replica, False, crash=after_silence(situation, replica, f"no sign of progress for {limit:g} s"))
+        return Look(replica, values | {"condition": words, "silent_s": 0.0, "last_seen_at": now})
+    silent = silent_s(replica, now)
+    if silent < limit:
+        return Look(replica, values | {"silent_s": silent})
+    return _ended(replica, after_silence(situation, replica, f"no sign of progress for {limit:g} s"))
 
 
-def _unreachable(situation: Situation, replica: Replica) -> Look:
-    silent_s = _silent_for_s(situation, replica)
-    if silent_s >= HUNG_S:
-        return Look(replica, False, crash=after_silence(situation, replica, f"no answer for {silent_s:.0f} s"))
-    still_used = replica.ready and silent_s < UNREACHABLE_S
-    condition = f"not answering for {silent_s:.0f} s"
-    return Look(replica, still_used, {"ready": still_used, "condition": condition})
-
-
-def row_values(looks: list[Look]) -> dict[UUID, ReplicaValues]:
-    """What the looks change in the rows: the next boot's beginning where this one is over."""
-    return {seen.replica.id: seen.crash.values if seen.crash else seen.values for seen in looks}
+def _unreachable(situation: Situation, replica: Replica, provider: Provider, answer: Probe) -> Look:
+    silent = silent_s(replica, situation.now)
+    still_used = replica.ready and silent < UNREACHABLE_S and answer is not Probe.STRANGER
+    what = {
+        Probe.STRANGER: f"somebody else answers at its address, for {silent:.0f} s",
+        Probe.NOT_READY: f"not ready for {silent:.0f} s",
+    }.get(answer, f"not answering for {silent:.0f} s")
+    values: ReplicaValues = {
+        "ready": still_used,
+        "condition": what,
+        "absent_count": 0,
+        "silent_s": silent,
+        "looked_at": situation.now,
+    }
+    if silent < HUNG_S:
+        return Look(replica, values)
+    if (brake := situation.brake(provider)).on:
+        return Look(replica, values | {"condition": brake.reason[:500]}, held_back=brake.reason)
+    return _ended(replica, after_silence(situation, replica, f"no answer for {silent:.0f} s"))

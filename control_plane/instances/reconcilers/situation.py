@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from sqlmodel import Session
@@ -13,9 +13,11 @@ from sqlmodel import Session
 from control_plane.context import Context
 from control_plane.downloads.tables import Download
 from control_plane.instances import weights as instance_weights
+from control_plane.instances.brake import Brake, judge
 from control_plane.instances.engine_probe import Probe
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.replicas import ReplicaValues
+from control_plane.instances.silence import seconds_since
 from control_plane.instances.tables import Instance, Replica
 from control_plane.providers.base import Provider, ProviderUnavailable, Weights
 
@@ -56,9 +58,24 @@ class Situation:
         provider = self.provider(self.instance.provider)
         return instance_weights.held(self.context.settings, self.instance, self.download, provider)
 
+    def brake(self, provider: Provider) -> Brake:
+        """Whether what looks gone at ``provider`` is to be left alone.
+
+        :raises ProviderUnavailable: it cannot be asked.
+        """
+        return judge(self.context, provider)
+
     def seconds_in_phase(self) -> float:
         """How long the instance has been in its phase."""
-        return (self.now - self.instance.since).total_seconds()
+        return seconds_since(self.instance.since, self.now)
+
+
+class Event(NamedTuple):
+    """A line of the instance's timeline that is no move; ``action`` without the leading ``instance.``."""
+
+    action: str
+    message: str
+    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,8 @@ class Outcome:
     """What a step found out.
 
     ``reason`` and ``next_step`` answer "why is it still pending?", or go with the move. ``look_again_in_s`` None means
-    that nothing is pending. ``attempt_failed`` counts towards the backoff. ``holds_hardware`` True starts billing,
-    False ends it. ``write`` runs in the transaction that applies the outcome, before the move.
+    that nothing is pending. ``attempt_failed`` counts towards the backoff. ``gone`` are replicas whose rows go.
+    ``write`` runs in the transaction that applies the outcome, before the move.
     """
 
     reason: str
@@ -75,15 +92,12 @@ class Outcome:
     move_to: Phase | None = None
     look_again_in_s: float | None = 0.0
     attempt_failed: bool = False
-    holds_hardware: bool | None = None
     replicas: Mapping[UUID, ReplicaValues] = field(default_factory=dict)
     new_replicas: tuple[Replica, ...] = ()
+    gone: tuple[UUID, ...] = ()
+    events: tuple[Event, ...] = ()
     write: Callable[[Session, Instance], None] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
-
-    def next_attempt_at(self, now: datetime) -> datetime | None:
-        """When a reconciler looks next."""
-        return None if self.look_again_in_s is None else now + timedelta(seconds=self.look_again_in_s)
 
 
 def backoff_s(attempts: int) -> float:
@@ -91,12 +105,38 @@ def backoff_s(attempts: int) -> float:
     return min(MAX_BACKOFF_S, 2.0 ** min(attempts - 1, 10))
 
 
-def fail(reason: str, next_step: str | None, replicas: Mapping[UUID, ReplicaValues] | None = None) -> Outcome:
+class Done(Protocol):
+    """What a step did to replicas before it found that it cannot go on."""
+
+    @property
+    def values(self) -> Mapping[UUID, ReplicaValues]:
+        """Changes of rows."""
+        ...
+
+    @property
+    def gone(self) -> Sequence[UUID]:
+        """Rows that go."""
+        ...
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Lines of the timeline."""
+        ...
+
+
+def fail(reason: str, next_step: str | None, done: Done | None = None) -> Outcome:
     """The instance cannot go on by itself; what it holds is released by ``reconcilers/failed.py``."""
-    return Outcome(reason, next_step, move_to=Phase.FAILED, replicas=replicas or {})
+    return _with(Outcome(reason, next_step, move_to=Phase.FAILED), done)
 
 
-def try_again(situation: Situation, reason: str, next_step: str | None) -> Outcome:
+def try_again(situation: Situation, reason: str, next_step: str | None, done: Done | None = None) -> Outcome:
     """Something did not answer: wait, longer each time, and say so."""
     delay = backoff_s(situation.instance.attempts + 1)
-    return Outcome(f"{reason}; trying again in {delay:g} s", next_step, look_again_in_s=delay, attempt_failed=True)
+    words = f"{reason}; trying again in {delay:g} s"
+    return _with(Outcome(words, next_step, look_again_in_s=delay, attempt_failed=True), done)
+
+
+def _with(outcome: Outcome, done: Done | None) -> Outcome:
+    if done is None:
+        return outcome
+    return replace(outcome, replicas=done.values, gone=tuple(done.gone), events=tuple(done.events))

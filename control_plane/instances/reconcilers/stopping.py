@@ -20,6 +20,6 @@ def step(situation: Situation) -> Outcome:
         "stopped; weights and logs are kept",
         move_to=Phase.STOPPED,
         look_again_in_s=None,
-        holds_hardware=False,
         replicas=released.values,
+        gone=released.gone,
     )

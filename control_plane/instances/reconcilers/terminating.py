@@ -28,7 +28,7 @@ def step(situation: Situation) -> Outcome:
         "terminated",
         move_to=Phase.TERMINATED,
         look_again_in_s=None,
-        holds_hardware=False,
         replicas=released.values,
+        gone=released.gone,
         write=note_end,
     )

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from control_plane.context import Context
 from control_plane.downloads.tables import Download, DownloadState
 from control_plane.instances.lifecycle import Phase, transition
-from control_plane.instances.replicas import missing_replicas
+from control_plane.instances.replicas import new_replicas
 from control_plane.instances.tables import Instance
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, ReplicaState, ReplicaStatus
 from tests.support.clock import FakeClock
@@ -150,7 +150,7 @@ class Story:
         def step(session: Session, instance: Instance) -> None:
             for phase in (Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING):
                 self.move(phase)(session, instance)
-            (replica,) = missing_replicas(instance, (), instance.provider, self.clock.now())
+            (replica,) = new_replicas(instance, (), 1, self.clock.now())
             replica.url, replica.ready, replica.ready_at = url, True, self.clock.now()
             session.add(replica)
 

@@ -47,14 +47,17 @@ def test_verbs(api: httpx.Client, plant: Plant) -> None:
     assert api.get(path).json()["phase"] == "requested"
     assert api.get("/instances").json()["items"][0]["name"] == "chat"
     assert api.patch(path, json={"name": "talk"}).json()["name"] == "talk"
-    for verb, phase, until in (
-        ("stop", "stopping", "stopped"),
-        ("start", "requested", "running"),
-        ("restart", "provisioning", "running"),
+    for verb, body, phase, until in (
+        ("stop", None, "stopping", "stopped"),
+        ("start", None, "requested", "running"),
+        ("restart", None, "running", "running"),
+        ("restart", {"mode": "rolling"}, "running", "running"),
+        ("restart", {"mode": "replace"}, "provisioning", "running"),
     ):
-        answer = api.post(f"{path}/{verb}")
+        answer = api.post(f"{path}/{verb}", json=body)
         assert (answer.status_code, answer.json()["phase"]) == (202, phase)
         plant.run_until(UUID(launched.json()["id"]), until)
+    assert api.post(f"{path}/restart", json={"mode": "sideways"}).status_code == 422
     direct = api.get(f"{path}/direct-key").json()
     assert direct["direct_url"] == api.get(path).json()["direct_url"]
     (replica,) = plant.replicas(UUID(launched.json()["id"]))

@@ -13,6 +13,7 @@ from control_plane.downloads.tables import Download, DownloadState
 from control_plane.errors import Conflict, NotFound
 from control_plane.instances import service
 from control_plane.instances.reconcile import sweep
+from control_plane.instances.schemas import RestartMode
 from control_plane.keys import replica_key
 from tests.hub.models import tiny_llama
 from tests.hub.server import HubServer
@@ -196,7 +197,7 @@ def test_a_restart_is_a_new_boot_after_the_old_one_has_ended(plant: Plant) -> No
     plant.run_until(launched.id, "running")
     plant.provider.deletes_take_effect = False
 
-    service.restart(plant.context, plant.principal, launched.id)
+    service.restart(plant.context, plant.principal, launched.id, RestartMode.REPLACE)
     plant.step(launched.id)
     waiting = plant.get(launched.id)
     assert (waiting.phase, waiting.reason) == ("provisioning", "waiting for the engine of the earlier boot to end")

@@ -88,11 +88,11 @@ def test_a_name_is_one_instances_until_it_is_terminated(plant: Plant) -> None:
 
 def test_rename_keeps_the_url(plant: Plant) -> None:
     first, second = plant.launch(name="one"), plant.launch(name="two")
-    renamed = service.rename(plant.context, plant.principal, first.id, InstanceUpdate(name="uno"))
+    renamed = service.update(plant.context, plant.principal, first.id, InstanceUpdate(name="uno"))
     assert (renamed.name, renamed.api_url) == ("uno", first.api_url)
     assert plant.timeline(first.id)[-1] == "instance.renamed"
     with pytest.raises(Conflict, match="already an instance named 'uno'"):
-        service.rename(plant.context, plant.principal, second.id, InstanceUpdate(name="uno"))
+        service.update(plant.context, plant.principal, second.id, InstanceUpdate(name="uno"))
 
 
 def test_the_same_idempotency_key_makes_one_instance(plant: Plant) -> None:
