@@ -125,6 +125,29 @@ class Settings(BaseSettings):
     #: Machines: [[ssh_hosts]] tables, or JSON in the environment.
     ssh_hosts: list[SshHost] = []
 
+    # providers/docker.py
+    #: Docker's or Podman's API: unix:///path/of/socket, or tcp://host:port with TLS.
+    docker_host: str = "unix:///var/run/docker.sock"
+    #: The folder with ca.pem, cert.pem and key.pem for TLS, as Docker's own client has them.
+    docker_cert_path: Path | None = None
+    #: The image that replicas run; its entry point slipway-serve is on the PATH.
+    docker_serving_image: str = "slipway/serving-image:latest"
+    #: The user and group that engines run as: two numbers.
+    docker_user: str = "10001:10001"
+    #: The Docker host's address at which replicas are reached; the default is where its API is, loopback for a socket.
+    docker_publish_address: str = ""
+    #: A network that replicas join; none means one of our own, in which they cannot reach each other.
+    docker_network: str = ""
+    #: The OCI runtime of replicas; none means Docker's default.
+    docker_runtime: str = ""
+    #: Processors and memory that a replica may use where its launch does not say; none means no limit.
+    docker_cpus: float | None = Field(default=None, gt=0)
+    docker_memory_bytes: int | None = Field(default=None, ge=64 << 20)
+    #: US dollars per hour of one GPU, or of the Docker host's processors.
+    docker_price_per_hour: float = Field(default=0.0, ge=0)
+    #: The GPUs of a Docker host that is another machine, as JSON: [{"id": "0", "name": "…", "memory_bytes": …}].
+    docker_gpus: list[dict[str, Any]] = []
+
     @field_validator("providers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

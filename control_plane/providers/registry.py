@@ -12,10 +12,12 @@ from control_plane.settings import Settings, get_settings
 
 #: Class by name, imported only where it is used: what one provider needs must not cost the others anything.
 _CLASSES = {
+    "docker": "control_plane.providers.docker:DockerProvider",
     "fake": "control_plane.providers.fake.provider:FakeProvider",
     "kubernetes": "control_plane.providers.kubernetes:KubernetesProvider",
     "local": "control_plane.providers.local:LocalProvider",
     "slurm": "control_plane.providers.slurm:SlurmProvider",
+    "ssh": "control_plane.providers.ssh:SshProvider",
 }
 
 

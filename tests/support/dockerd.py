@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from docker import APIClient
+from docker.api import APIClient
 
 from tests.support.podman import answers, end_inside
 from tests.support.processes import eventually

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from docker import APIClient
+from docker.api import APIClient
 from docker.errors import APIError
 from requests import RequestException
 

@@ -1,0 +1,151 @@
+"""A replica as the body of Docker's "create a container"."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from control_plane.providers.base import ProviderError, ReplicaSpec
+from control_plane.providers.docker_api.options import DockerOptions
+
+OWNER_LABEL = "slipway.installation"
+BOOT_LABEL = "slipway.boot"
+#: Devices that a container holds, by id with commas between, and what it needs of each (bytes).
+DEVICES_LABEL = "slipway.devices"
+MEMORY_LABEL = "slipway.memory-bytes"
+#: What comes from :attr:`ReplicaSpec.labels` is kept under this prefix.
+SPEC_LABEL = "slipway.spec."
+
+PORT = "8000/tcp"
+CPU_HARDWARE = "docker-cpu"
+#: An anonymous volume: it is made and removed with its container, and can be written before the container starts.
+SECRETS = "/run/slipway"
+
+_WEIGHTS = "/weights"
+_CACHE = "/var/cache/slipway"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
+#: Options that the provider decides itself.
+_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
+_GIB = 1 << 30
+_PIDS = 4096
+#: Compiled kernels are loaded from there, hence "exec"; Docker's own default forbids it.
+_SCRATCH = f"rw,exec,nosuid,nodev,mode=1777,size={2 * _GIB}"
+
+
+class WeightsMount(NamedTuple):
+    """``source`` on the Docker host is what the container has at ``/weights``; ``model`` is the folder in there."""
+
+    source: Path
+    model: str
+
+
+def weights_mount(path: Path) -> WeightsMount:
+    """A snapshot's files are links to ``../../blobs``: the model's whole folder has to be there for them to resolve."""
+    if path.parent.name == "snapshots":
+        return WeightsMount(path.parent.parent, f"{_WEIGHTS}/snapshots/{path.name}")
+    return WeightsMount(path, _WEIGHTS)
+
+
+def checked(spec: ReplicaSpec) -> Path:
+    """The folder of the weights of ``spec``, if a Docker host could start it at all.
+
+    :raises ProviderError: none could; says why.
+    """
+    if not _NAME.fullmatch(spec.name):
+        raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
+    for name in spec.engine_options:
+        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
+            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
+    if spec.weights.path is None or not spec.weights.path.is_dir():
+        raise ProviderError(f"the model folder {spec.weights.path} is not there", "Start again: weights come first.")
+    return spec.weights.path
+
+
+def container_body(
+    spec: ReplicaSpec, path: Path, options: DockerOptions, *, network: str, devices: tuple[str, ...]
+) -> dict[str, Any]:
+    """The body. It carries no secret: the key follows in a file (:func:`key_archive`).
+
+    :param path: the folder of the weights.
+    :param devices: ids of the GPUs that it gets.
+    """
+    mount = weights_mount(path)
+    labels = {OWNER_LABEL: spec.owner, BOOT_LABEL: spec.boot_token, MEMORY_LABEL: str(spec.memory_bytes)}
+    if devices:
+        labels[DEVICES_LABEL] = ",".join(devices)
+    return {
+        "Image": options.image,
+        "User": options.user,
+        "Entrypoint": ["slipway-serve"],
+        "Cmd": [mount.model, *_flags(spec)],
+        "Env": [
+            "HF_HUB_OFFLINE=1",  # weights are here already; an engine has no reason to talk to the hub
+            "PYTHONUNBUFFERED=1",
+            f"HOME={_CACHE}",
+            *([] if devices else ["NVIDIA_VISIBLE_DEVICES=void"]),  # where NVIDIA's runtime is the default one
+        ],
+        "Labels": labels | {f"{SPEC_LABEL}{name}": value for name, value in spec.labels.items()},
+        "ExposedPorts": {PORT: {}},
+        "Volumes": {SECRETS: {}},
+        "Healthcheck": {"Test": ["NONE"]},  # the control plane probes; Podman would never run it
+        "HostConfig": _host_config(spec, mount.source, options, network=network) | _gpus(devices),
+    }
+
+
+def _flags(spec: ReplicaSpec) -> list[str]:
+    options = {
+        "host": "0.0.0.0",  # noqa: S104 (of the container's own network)
+        "port": PORT.partition("/")[0],
+        "api-key-file": f"{SECRETS}/api-key",
+        "served-model-name": spec.served_model_name,
+        "boot-id": spec.boot_token,
+        "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
+    }
+    return [f"--{name}={value}" for name, value in (options | dict(spec.engine_options)).items()]
+
+
+def _host_config(spec: ReplicaSpec, source: Path, options: DockerOptions, *, network: str) -> dict[str, Any]:
+    memory = spec.limits.memory_bytes or options.memory_bytes or 0
+    cpus = spec.limits.cpus or options.cpus or 0
+    config = {
+        "NetworkMode": network,
+        "PortBindings": {PORT: [{"HostIp": options.publish_address, "HostPort": ""}]},
+        "Mounts": [{"Type": "bind", "Source": str(source), "Target": _WEIGHTS, "ReadOnly": True}],
+        "Tmpfs": {"/tmp": _SCRATCH, _CACHE: _SCRATCH},  # noqa: S108 (of the container)
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "Init": True,  # reaps an engine's helpers, and passes SIGTERM on
+        "Memory": memory,
+        "MemorySwap": memory,  # the same: no swap
+        "NanoCpus": int(cpus * 1e9),
+        "PidsLimit": _PIDS,
+        "ShmSize": _GIB,  # how the processes of a tensor-parallel engine talk
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "8m", "max-file": "2"}},
+        "RestartPolicy": {"Name": "no"},  # the control plane restarts, and knows why
+    }
+    if options.runtime:
+        config["Runtime"] = options.runtime
+    return config
+
+
+def _gpus(devices: tuple[str, ...]) -> dict[str, Any]:
+    if not devices:
+        return {}
+    return {"DeviceRequests": [{"Driver": "nvidia", "DeviceIDs": list(devices), "Capabilities": [["gpu"]]}]}
+
+
+def key_archive(api_key: str, user: str) -> bytes:
+    """The key as a tar file to unpack at :data:`SECRETS`: readable by the container's user alone."""
+    content = f"{api_key}\n".encode()
+    entry = tarfile.TarInfo("api-key")
+    entry.size, entry.mode = len(content), 0o400
+    entry.uid, entry.gid = (int(number) for number in user.split(":"))
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(entry, BytesIO(content))
+    return archive.getvalue()
