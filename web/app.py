@@ -12,10 +12,32 @@ from control_plane.context import Context
 from web.bundle import PREFIX, HashedFiles
 from web.errors import install_error_pages
 from web.headers import SecurityHeaders
-from web.pages import audit, instance, instance_actions, instances, keys, launch, preferences, sign_in
+from web.pages import (
+    admin_orphans,
+    admin_workers,
+    audit,
+    instance,
+    instance_actions,
+    instances,
+    keys,
+    launch,
+    preferences,
+    sign_in,
+)
 
 #: Modules with pages.
-PAGES = (sign_in, launch, instances, instance, instance_actions, keys, audit, preferences)
+PAGES = (
+    sign_in,
+    launch,
+    instances,
+    instance,
+    instance_actions,
+    keys,
+    audit,
+    admin_orphans,
+    admin_workers,
+    preferences,
+)
 
 
 def create_app(context: Context | None = None) -> FastAPI:

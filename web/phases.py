@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from control_plane.downloads.tables import DownloadState
 from control_plane.instances.lifecycle import Phase
+from control_plane.processes.schemas import ProcessState
+from control_plane.reaper.tables import OrphanState
 
 
 class Look(NamedTuple):
@@ -37,9 +39,16 @@ _LOOKS: dict[str, Look] = {
     DownloadState.VERIFYING: MOVING,
     DownloadState.DONE: RUNNING,
     DownloadState.CANCELLED: STOPPED,
+    OrphanState.LEFTOVER: WAITING,
+    OrphanState.UNKNOWN: WAITING,
+    OrphanState.DELETING: MOVING,
+    ProcessState.ALIVE: RUNNING,
+    ProcessState.IDLE: WAITING,
+    ProcessState.SILENT: FAILED,
+    ProcessState.ENDED: STOPPED,
 }
 
 
 def look(state: str) -> Look:
-    """The look of a phase or of a download's state; one that a newer version wrote is shown as waiting."""
+    """The look of a state, whatever it is a state of; one that a newer version wrote is shown as waiting."""
     return _LOOKS.get(state, WAITING)

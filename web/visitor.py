@@ -13,7 +13,7 @@ from control_plane.accounts import cookies
 from control_plane.accounts.dependencies import CsrfRefused, PrincipalDep
 from control_plane.accounts.principal import Principal
 from control_plane.context import Context, ContextDep
-from control_plane.errors import Unauthenticated
+from control_plane.errors import Forbidden, Unauthenticated
 from control_plane.keys import new_token
 
 #: Ties the forms shown before signing in to the browser they were shown to.
@@ -39,6 +39,16 @@ def _signed_in(request: Request, context: ContextDep, principal: PrincipalDep) -
 
 #: ``def page(visitor: VisitorDep)``: without a session the answer is a redirect to the sign-in page.
 VisitorDep = Annotated[Visitor, Depends(_signed_in)]
+
+
+def _administrator(visitor: VisitorDep) -> Visitor:
+    if not visitor.principal.is_admin:
+        raise Forbidden("This page is for administrators.")
+    return visitor
+
+
+#: The same for pages that are for administrators only.
+AdminVisitorDep = Annotated[Visitor, Depends(_administrator)]
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,9 @@ class Backlog(BaseModel):
         """For a person."""
         if not self.instances and not self.downloads:
             return f"no row has waited for more than {self.older_than_s:g} s"
-        return (
-            f"rows wait that nobody claims: {self.instances} instances and {self.downloads} downloads "
-            f"older than {self.older_than_s:g} s"
-        )
+        counted = ((self.instances, "instance"), (self.downloads, "download"))
+        waiting = [f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counted if count]
+        return f"rows wait that nobody claims: {' and '.join(waiting)} older than {self.older_than_s:g} s"
 
 
 class WorkersView(BaseModel):

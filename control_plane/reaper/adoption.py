@@ -106,8 +106,10 @@ def _take_in(session: Session, context: Context, principal: Principal, orphan: O
     if instance is None:
         instance = _new_instance(session, context, principal, orphan, what)
     else:
-        _enlarge(instance)
+        _enlarge(Change(session, context, principal, instance))
     is_running = what.status.state is ReplicaState.RUNNING
+    if is_running and instance.billing_since is None:
+        instance.billing_since = now
     session.add(instance)
     session.flush()
     session.add(
@@ -157,15 +159,16 @@ def _new_instance(session: Session, context: Context, principal: Principal, orph
         since=now,
         next_attempt_at=now,
         price_per_hour=price * max(1, label.devices),
-        billing_since=now if what.status.state is ReplicaState.RUNNING else None,
         created_at=now,
     )
 
 
-def _enlarge(instance: Instance) -> None:
-    """One replica more, at its share of the price."""
+def _enlarge(change: Change) -> None:
+    """One replica more, at its share of the price; what was used until now is charged first."""
+    instance = change.instance
     if instance.phase not in SERVING_PHASES:
         raise Conflict(f"its instance {instance.name} is {instance.phase}", "Delete it.")
+    change.charge()
     instance.price_per_hour *= (instance.replica_count + 1) / instance.replica_count
     instance.replica_count += 1
 

@@ -5,6 +5,9 @@
     claim ──► list_owned() ──► compare with the rows, note, decide ──► delete what is decided
     (row)     (network)        (one transaction, gives the row back)   (network, under the instance's own lease)
 
+While too much of the provider looks gone at once (``instances/brake.py``), the list is doubted: nothing is deleted but
+what an administrator has decided to.
+
 Two schedulers, or two workers, at once are harmless: the row is claimed, and what is absent can be deleted again.
 """
 
@@ -26,6 +29,7 @@ from control_plane.audit import repository as audit
 from control_plane.context import Context
 from control_plane.database import after_commit
 from control_plane.errors import SlipwayError
+from control_plane.instances import brake
 from control_plane.instances.change import RECONCILE
 from control_plane.instances.tables import Instance
 from control_plane.processes import repository as processes
@@ -92,7 +96,8 @@ def check(context: Context, check_id: UUID) -> bool:
         logger.exception("provider %s: listing what is ours failed", claim.provider)
         _note_failure(context, check_id, claim, f"internal error ({type(error).__name__}); see the worker's log")
         return True
-    for orphan in _compare(context, check_id, claim, provider, listing):
+    braked = _brake(context, provider)
+    for orphan in _compare(context, check_id, claim, provider, listing, braked):
         delete_orphan(context, provider, orphan)
     return True
 
@@ -122,6 +127,15 @@ def _claim(context: Context, check_id: UUID) -> _Claim | None:
         return _Claim(token, row.provider)
 
 
+def _brake(context: Context, provider: Provider) -> str | None:
+    """Why nothing may be deleted automatically; None while all is well."""
+    try:
+        judged = brake.judge(context, provider)
+    except SlipwayError as error:
+        return error.detail
+    return judged.reason if judged.on else None
+
+
 def _note_failure(context: Context, check_id: UUID, claim: _Claim, words: str) -> None:
     with context.database.transaction() as session:
         if not leases.release(session, ProviderCheck, check_id, claim.token):
@@ -132,7 +146,12 @@ def _note_failure(context: Context, check_id: UUID, claim: _Claim, words: str) -
 
 
 def _compare(
-    context: Context, check_id: UUID, claim: _Claim, provider: Provider, statuses: Sequence[ReplicaStatus]
+    context: Context,
+    check_id: UUID,
+    claim: _Claim,
+    provider: Provider,
+    statuses: Sequence[ReplicaStatus],
+    braked: str | None,
 ) -> list[Orphan]:
     """Write down what the listing says; returns what is to be deleted now."""
     now = context.clock.now()
@@ -144,12 +163,17 @@ def _compare(
         orphans = _note(session, context, row.provider, listing, exact=provider.exact)
         _hasten(session, context, row.provider, {status.name for status in statuses})
         for orphan in orphans:
-            if is_sure(orphan, now):
+            if is_sure(orphan, now) and braked is None:
                 decide_deletion(orphan, REAPER, now)
         row.last_listed_at, row.last_error, row.error_since = now, None, None
         row.owned, row.matched, row.unmatched = len(statuses), len(listing.matched), len(orphans)
+        row.brake_reason = braked[:500] if braked else None
         row.next_attempt_at = now + min(_interval(context), _patience(orphans))
-        return [orphan for orphan in orphans if orphan.state == OrphanState.DELETING]
+        return [
+            orphan
+            for orphan in orphans
+            if orphan.state == OrphanState.DELETING and (braked is None or orphan.decided_by != REAPER)
+        ]
 
 
 def _judged(statuses: Sequence[ReplicaStatus], rows: Rows) -> _Listing:

@@ -17,8 +17,10 @@ from control_plane.accounts.cookies import SESSION_COOKIE
 from control_plane.context import Context
 from control_plane.database import Database
 from control_plane.downloads.tables import Download, DownloadFile
+from control_plane.ids import new_id
 from control_plane.instances.tables import Instance
-from control_plane.providers.base import HardwareOffer
+from control_plane.providers.base import HardwareOffer, ReplicaState, ReplicaStatus
+from control_plane.reaper.tables import Orphan, ProviderCheck
 from control_plane.settings import Settings
 from tests.hub.server import HubServer
 from tests.support.clock import FakeClock
@@ -27,6 +29,7 @@ from web.app import create_app
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
 GIB = 1 << 30
+BOOT = "the boot that this machine knows"
 
 
 class Machine:
@@ -39,6 +42,9 @@ class Machine:
             HardwareOffer("local-cpu", "local", "This machine", "cpu", 0, 16 * GIB, 0.25, available=True, cpu_count=4),
             HardwareOffer("local-tiny", "local", "Tiny machine", "cpu", 0, GIB // 8, 0.01, available=True),
         ]
+
+    def find(self, name: str) -> ReplicaStatus:
+        return ReplicaStatus(name, ReplicaState.RUNNING, BOOT, "http://engine.invalid")
 
     def follow_logs(self, _name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         text = "<b>loading</b> weights\n"
@@ -145,6 +151,48 @@ def add_instance(context: Context, browser: Browser) -> Callable[..., Instance]:
         return instance
 
     return add
+
+
+@pytest.fixture
+def add_orphan(context: Context) -> Callable[..., Orphan]:
+    """Puts something that no row wants into the database, as the reaper would."""
+
+    def add(name: str | None = None, **columns: Any) -> Orphan:
+        now = context.clock.now()
+        defaults: dict[str, Any] = {
+            "provider": "local",
+            "name": name or f"slipway-{new_id().hex}-0",
+            "boot_token": BOOT,
+            "state": "unknown",
+            "reason": "no row knows its instance",
+            "first_seen_at": now,
+            "last_seen_at": now,
+        }
+        with context.database.transaction() as session:
+            orphan = Orphan.model_validate(defaults | columns)
+            session.add(orphan)
+        return orphan
+
+    return add
+
+
+@pytest.fixture
+def add_check(context: Context) -> Callable[..., None]:
+    """Notes that a provider was checked, as the reaper would."""
+
+    def add(provider: str = "local", **columns: Any) -> None:
+        now = context.clock.now()
+        defaults = {"provider": provider, "last_listed_at": now, "next_attempt_at": now}
+        with context.database.transaction() as session:
+            session.add(ProviderCheck.model_validate(defaults | columns))
+
+    return add
+
+
+@pytest.fixture
+def doubt(context: Context, add_check: Callable[..., None]) -> None:
+    """Too much of the machine looks gone at once."""
+    add_check(brake_since=context.clock.now(), brake_reason="5 of 8 replicas of local look gone at once")
 
 
 def _download(context: Context, files: dict[str, tuple[int, int]]) -> Download:

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from control_plane.instances.tables import Instance
+from control_plane.reaper.tables import Orphan
 from tests.web.conftest import Browser
 from tests.web.html import read
 from web.app import PAGES
@@ -20,8 +21,9 @@ TABS = ["overview", "api", "logs", "metrics", "playground", "settings"]
 
 
 @pytest.fixture
-def paths(add_instance: Callable[..., Instance]) -> list[str]:
+def paths(add_instance: Callable[..., Instance], add_orphan: Callable[..., Orphan], doubt: None) -> list[str]:
     """Every kind of page, with hostile values on it."""
+    orphan = add_orphan(HOSTILE, reason=HOSTILE, labels={"model": HOSTILE, HOSTILE: HOSTILE}, trouble=HOSTILE)
     files = {f"{HOSTILE}.safetensors": (5, 10)}
     instance = add_instance(HOSTILE[:60], model=HOSTILE, reason=HOSTILE, phase="downloading", slug="x", files=files)
     failed = add_instance("failed", phase="failed", reason=HOSTILE, next_step=HOSTILE, slug="y")
@@ -31,6 +33,10 @@ def paths(add_instance: Callable[..., Instance]) -> list[str]:
         *(
             "/keys",
             "/audit",
+            "/admin/orphans",
+            "/admin/workers",
+            f"/admin/orphans/{orphan.id}/delete",
+            "/admin/providers/local/confirm-loss",
             f"/instances/{failed.id}",
             f"{one}/terminate",
             "/no-such-page",
@@ -83,7 +89,7 @@ def test_every_form_on_every_page_carries_a_token(browser: Browser, paths: list[
 
 def test_no_page_acts_without_a_token(browser: Browser) -> None:
     unsafe = [
-        route.path.format(instance_id=uuid4(), key_id=uuid4())
+        route.path.format(instance_id=uuid4(), key_id=uuid4(), orphan_id=uuid4(), provider="local")
         for part in PAGES
         for route in part.router.routes
         if isinstance(route, APIRoute) and "POST" in route.methods

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from control_plane.instances import service
+from control_plane.instances import brake, service
 from control_plane.instances.change import RECONCILE
 from control_plane.instances.tables import Instance
 from control_plane.providers.base import ProviderUnavailable
-from control_plane.reaper import check, repository
+from control_plane.reaper import check, decisions, repository
 from control_plane.reaper.tables import OrphanState
 from tests.control_plane.reaper.conftest import Reaper
 from tests.support.instances import Plant
@@ -218,3 +218,31 @@ def test_a_provider_gets_its_row_once(plant: Plant, reaper: Reaper) -> None:
         check.sweep(plant.context)
     with plant.context.database.reading() as session:
         assert [row.provider for row in repository.checks(session)] == ["fake"]
+
+
+def test_nothing_is_deleted_while_too_much_looks_gone(plant: Plant, reaper: Reaper) -> None:
+    """A provider that lists almost nothing is doubted, and so is what it does list."""
+    over = plant.launch(name="over")
+    plant.run_until(over.id, "running")
+    spec = plant.provider.specs[0]
+    service.terminate(plant.context, plant.principal, over.id)
+    plant.run_until(over.id, "terminated")
+    for number in range(4):
+        plant.run_until(plant.launch(name=f"serving-{number}").id, "running")
+    plant.provider.replicas.clear()
+    plant.provider.create(spec)
+    stray = reaper.stray()
+    for _ in range(5):
+        reaper.look()
+    assert set(plant.provider.replicas) == {spec.name, stray}
+    assert reaper.row.brake_since is not None
+    assert "4 of 4 replicas of fake look gone" in str(reaper.row.brake_reason)
+    by_name = {orphan.name: orphan.id for orphan in reaper.open}
+    decisions.delete(plant.context, plant.principal, by_name[stray])
+    reaper.look()
+    assert set(plant.provider.replicas) == {spec.name}, "an administrator may"
+    admin = replace(plant.principal, is_admin=True)
+    brake.confirm_loss(plant.context, admin, "fake")
+    reaper.look()
+    assert plant.provider.replicas == {}
+    assert (reaper.row.brake_since, reaper.row.brake_reason) == (None, None)
