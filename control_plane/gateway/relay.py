@@ -2,22 +2,31 @@
 
 When the client goes away the connection to the engine is closed, which makes it drop the request. When the engine
 goes away in the middle of a stream, the client is told so in the stream.
+
+An engine that surely has not begun with a request passes it to the next: one that cannot be reached, that loads or
+drains, or whose address now belongs to somebody who does not know our key. What may have been executed is never sent
+twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 
 import anyio
 import httpx
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from control_plane.context import Context
 from control_plane.gateway.errors import BodyTooLarge, EngineDied, NotRunning, error_event
 from control_plane.gateway.routing import Route, Upstream
+from control_plane.gateway.suspicion import suspect
 
 #: Prompts with images or long token lists; more is a mistake or an attack.
 MAX_BODY_BYTES = 32 << 20
@@ -33,7 +42,11 @@ _HOP_BY_HOP = frozenset(
 _NOT_FORWARDED = _HOP_BY_HOP | {"authorization", "cookie", "x-csrf-token", "host", "content-length", "expect"}
 _NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "server", "date"}
 
-_CLIENT_CLOSED_REQUEST = 499
+_UNAUTHORIZED, _UNAVAILABLE, _CLIENT_CLOSED_REQUEST = 401, 503, 499
+#: What slipway-serve answers (503, ``error.code``) before it has begun with a request.
+_NOT_BEGUN = frozenset({"loading", "draining"})
+#: Such answers are short.
+_REFUSAL_BYTES = 64 << 10
 
 
 class _ClientGone(Exception):
@@ -65,24 +78,60 @@ async def relay(request: Request, client: httpx.AsyncClient, route: Route, path:
     :raises NotRunning: none does.
     :raises EngineDied: it took the request and ended before it answered.
     """
+    context: Context = request.app.state.context
     for upstream in route.upstreams:
         try:
             response = await _send(request, client, _outgoing(request, client, upstream, path, body))
+            head = await _refusal(response)
         except (httpx.ConnectError, httpx.ConnectTimeout):
+            await run_in_threadpool(suspect, context, route.instance_id)
             continue
         except httpx.TransportError as error:
+            await run_in_threadpool(suspect, context, route.instance_id)
             raise EngineDied("the engine ended while it worked on this request") from error
         except _ClientGone:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
-        return RelayedResponse(response)
+        if head.is_not_begun:
+            await response.aclose()
+            await run_in_threadpool(suspect, context, route.instance_id)
+            continue
+        return RelayedResponse(response, head, lambda: suspect(context, route.instance_id))
     raise NotRunning("the engine does not answer; if it ended, it is started again", retry_after_s=2)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of an answer's body, read to find out what it is; and the rest, which is not read yet."""
+
+    rest: AsyncIterator[bytes]
+    read: bytes = b""
+    is_not_begun: bool = False
+
+
+async def _refusal(response: httpx.Response) -> _Head:
+    """Whether an answer says that the engine has not begun with the request."""
+    rest = response.aiter_raw()
+    if response.status_code == _UNAUTHORIZED:
+        return _Head(rest, is_not_begun=True)
+    if response.status_code != _UNAVAILABLE:
+        return _Head(rest)
+    read = b""
+    async for chunk in rest:
+        read += chunk
+        if len(read) > _REFUSAL_BYTES:
+            break
+    try:
+        code = json.loads(read)["error"]["code"]
+    except (ValueError, TypeError, LookupError):
+        code = None
+    return _Head(rest, read, is_not_begun=code in _NOT_BEGUN)
 
 
 class RelayedResponse(StreamingResponse):
     """An engine's answer on its way to the client; the engine's connection is closed however this ends."""
 
-    def __init__(self, upstream: httpx.Response) -> None:
-        super().__init__(_content(upstream), upstream.status_code)
+    def __init__(self, upstream: httpx.Response, head: _Head, on_death: Callable[[], None]) -> None:
+        super().__init__(_content(upstream, head, on_death), upstream.status_code)
         self.raw_headers = list(_kept(upstream.headers.raw, _NOT_RETURNED))
         self.raw_headers += [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         self._upstream = upstream
@@ -96,12 +145,15 @@ class RelayedResponse(StreamingResponse):
                 await self._upstream.aclose()
 
 
-async def _content(upstream: httpx.Response) -> AsyncIterator[bytes]:
+async def _content(upstream: httpx.Response, head: _Head, on_death: Callable[[], None]) -> AsyncIterator[bytes]:
     is_stream = upstream.headers.get("Content-Type", "").startswith("text/event-stream")
     try:
-        async for chunk in upstream.aiter_raw():
+        if head.read:
+            yield head.read
+        async for chunk in head.rest:
             yield chunk
     except httpx.TransportError:
+        await run_in_threadpool(on_death)
         if not is_stream:
             raise  # the client sees an answer that is shorter than announced
         yield error_event(EngineDied("the engine ended in the middle of this answer"))

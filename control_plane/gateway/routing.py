@@ -32,6 +32,7 @@ class Upstream:
 class Route:
     """An instance and its engines that are ready, in the order in which to try them."""
 
+    instance_id: UUID
     served_model: str
     upstreams: tuple[Upstream, ...]
 
@@ -68,7 +69,7 @@ def by_model(context: Context, principal: Principal, model: str) -> Route:
 
 
 def _route(context: Context, instance: Instance, replicas: list[Replica]) -> Route:
-    ready = [replica for replica in replicas if replica.ready and replica.url]
+    ready = [replica for replica in replicas if replica.ready and replica.url and replica.retiring_since is None]
     if instance.phase != Phase.RUNNING or not ready:
         raise _not_running(context, instance, replicas)
     random.shuffle(ready)
@@ -76,7 +77,7 @@ def _route(context: Context, instance: Instance, replicas: list[Replica]) -> Rou
         Upstream(replica.url or "", replica_key(context.settings, replica.resource_name, replica.boot_token))
         for replica in ready
     )
-    return Route(instance.model, upstreams)
+    return Route(instance.id, instance.model, upstreams)
 
 
 def _not_running(context: Context, instance: Instance, replicas: list[Replica]) -> NotRunning:
