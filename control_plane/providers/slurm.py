@@ -262,12 +262,12 @@ def _ended(folder: ReplicaFolder, name: str, boot: Boot, token: str, job: Job | 
     node = run.node if run else None
     if job is not None and (why := job.why_taken_away):
         return replace(status, state=ReplicaState.LOST, reason=why, node=job.node or node)
+    why = job.why_ended if job else None
     if end is not None and run is not None and (end.job, end.number) == (run.job, run.number):
-        return replace(
-            status, exit_code=end.exit_code, reason=end.reason or (job.why_ended if job else None), node=node
-        )
+        return replace(status, exit_code=end.exit_code, reason=end.reason or why, node=node)
     if job is not None:
-        return replace(status, exit_code=job.exit_code, reason=job.why_ended, node=job.node or node)
+        why = why or folder.last_words(token, job.id)
+        return replace(status, exit_code=job.exit_code, reason=why, node=job.node or node)
     if folder.claimed(token) is None:
         return ReplicaStatus(name, ReplicaState.ABSENT)  # laid out, and never submitted
     reason = "Slurm does not know this replica's job any more, and the job left no word of its end"
@@ -293,9 +293,8 @@ def _job_user(name: str) -> JobUser:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise Invalid(
-            f"Slurm jobs are to run as {name!r}, who is no user here", "Correct SLIPWAY_SLURM_USER."
-        ) from None
+        detail = f"Slurm jobs are to run as {name!r}, who is no user here"
+        raise Invalid(detail, "Correct SLIPWAY_SLURM_USER.") from None
     if os.geteuid() not in {0, entry.pw_uid}:
         detail = f"Slurm jobs are to run as {name!r}, to whom this process cannot give files that only that user reads"
         raise Invalid(detail, f"Run Slipway as {name!r} or as root, or correct SLIPWAY_SLURM_USER.")

@@ -34,7 +34,7 @@ SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.socket
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
 CryptoType=crypto/munge
 AuthAltTypes=auth/jwt
 AuthAltParameters=jwt_key={folder}/jwt.key
@@ -65,6 +65,8 @@ KillWait=2
 MinJobAge=300
 SlurmctldTimeout=10
 SlurmdTimeout=3
+MessageTimeout=3
+TCPTimeout=1
 Waittime=0
 NodeName=node[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[2]}-{ports[3]}] CPUs=16 RealMemory=64000 \
 Gres=gpu:h200:8 State=UNKNOWN

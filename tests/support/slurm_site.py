@@ -81,6 +81,21 @@ class SlurmSite:
             self.cluster.start("slurmrestd")
             self.cluster.wait_until_ready()
 
+    @contextmanager
+    def node_lost(self, node: str | None) -> Iterator[None]:
+        """A node's daemon is dead; Slurm gives the node up within seconds, and takes it back afterwards."""
+        self.cluster.stop(str(node))
+        try:
+            yield
+        finally:
+            self.cluster.start(str(node))
+            self.cluster.wait_until_ready()
+
+    def job(self, name: str) -> str:
+        """The id of the one job that a replica has in Slurm's queue."""
+        (job,) = self.cluster.command("squeue", "-h", "-o", "%i", "--name", name).split()
+        return job
+
     def engines(self) -> list[psutil.Process]:
         """Engines that run, whatever Slurm thinks of them."""
         return [process for process in self.cluster.processes() if str(self.folder / "slipway-serve") in _argv(process)]

@@ -15,6 +15,9 @@ WAITING = frozenset(
 #: It holds hardware.
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 
+#: How ``start_script.py`` exits when it ended its engine because another run may have taken over.
+FENCED = 75
+
 #: The reasons of squeue(1) that people meet most.
 _WAITS_FOR = {
     "Resources": "for hardware to become free",
@@ -139,6 +142,8 @@ class Job:
     @property
     def why_taken_away(self) -> str | None:
         """Why it ended through no fault of its own; None where it was its own."""
+        if self.state == "FAILED" and self.exit_code == FENCED:
+            return f"Slurm job {self.id}: node {self.node} was cut off from the shared folder, so the engine was ended"
         words = _TAKEN_AWAY.get(self.state)
         if words is None:
             return None

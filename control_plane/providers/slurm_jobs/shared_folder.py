@@ -154,6 +154,17 @@ class ReplicaFolder:
         value = self._read(self.boot_folder(token) / "end.json")
         return End(**value) if value else None
 
+    def last_words(self, token: str, job_id: int) -> str | None:
+        """The last line of what the job itself, or its node, wrote outside the log: why it could not begin."""
+        with _storage():
+            try:
+                with (self.boot_folder(token) / f"slurm-{job_id}.out").open("rb") as file:
+                    file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
+                    lines = file.read().decode(errors="replace").split("\n")
+            except FileNotFoundError:
+                return None
+        return next((line.strip() for line in reversed(lines) if line.strip()), None)
+
     def _read(self, path: Path) -> dict[str, Any] | None:
         with _storage():
             try:

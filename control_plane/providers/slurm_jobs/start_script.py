@@ -8,7 +8,7 @@ cut off, the job is run elsewhere while its first run goes on. The fence::
     a job starts ──► is it the one in claim.json? ──► writes run.json (job, number of the run) ──► starts the engine
                                                             │
     every half second it reads boot.json and run.json: another boot, another run, or no answer from the storage for
-    30 s, and it kills its engine. So whoever took over last is the only one, half a minute later at the latest.
+    lease_s seconds, and it kills its engine. So whoever took over last is the only one when that time has passed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 POLL_S = 0.5
-#: Seconds without an answer from the shared storage after which another run must be thought to have taken over.
-LEASE_S = 30.0
 #: Seconds to read on after the engine's end: its last words are what people need most.
 LAST_WORDS_S = 5.0
 SEGMENT_BYTES, SEGMENTS_KEPT = 4 << 20, 4
+#: EX_TEMPFAIL of sysexits.h: this run had to give way.
+FENCED = 75
 _PR_SET_PDEATHSIG = 1
 
 
@@ -49,7 +49,11 @@ class Log:
         self._folder = folder
 
     def append(self, data: bytes) -> None:
-        """Add ``data``; the oldest segment goes when there is one too many."""
+        """Add ``data``; the oldest segment goes when there is one too many. A full disk must not stop the engine."""
+        with contextlib.suppress(OSError):
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
         segments = sorted(self._folder.glob("*.log"))
         target = segments[-1] if segments else self._folder / f"{0:020d}.log"
         size = target.stat().st_size if segments else 0
@@ -68,9 +72,10 @@ class Log:
 class Watch:
     """Reads the orders in a thread of its own: storage that hangs must not keep the engine from being killed."""
 
-    def __init__(self, boot_file: Path, run_file: Path, boot_token: str, run: dict[str, Any]) -> None:
-        self._files = boot_file, run_file
-        self._boot_token = boot_token
+    def __init__(self, folder: Path, plan: dict[str, Any], run: dict[str, Any]) -> None:
+        self._files = folder.parent / "boot.json", folder / "run.json"
+        self._boot_token = plan["boot_token"]
+        self._lease_s = plan["lease_s"]
         self._run = run
         self._orders = Orders()
         self._read_at = time.monotonic()
@@ -80,7 +85,7 @@ class Watch:
     def orders(self) -> Orders:
         """The latest; a fence where they are too old."""
         silent_s = time.monotonic() - self._read_at
-        if silent_s > LEASE_S:
+        if silent_s > self._lease_s:
             return Orders(fenced=f"the shared folder has not answered for {silent_s:.0f} s")
         return self._orders
 
@@ -131,8 +136,7 @@ def main() -> int:
             log.say(f"{plan['argv'][0]} cannot be started on {node} ({error.strerror}): see SLIPWAY_SLURM_ENGINE")
             return finish(folder, run, 127, f"{plan['argv'][0]} cannot be started on {node}")
         log.say(f"engine started: process {engine.pid} on {node}, Slurm job {job}, run {number}")
-        watch = Watch(folder.parent / "boot.json", folder / "run.json", plan["boot_token"], run)
-        return supervise(folder, run, engine, watch, log)
+        return supervise(folder, run, engine, Watch(folder, plan, run), log)
 
 
 def claim(folder: Path, job: int) -> int:
@@ -205,7 +209,8 @@ def start(plan: dict[str, Any], host: str, port: int) -> subprocess.Popen[bytes]
 def supervise(folder: Path, run: dict[str, Any], engine: subprocess.Popen[bytes], watch: Watch, log: Log) -> int:
     """Wait for the engine's end, or bring it about when the orders say so."""
     # Slurm signals every process of a job: the engine drains by itself, and this script stays to see how it ends.
-    signal.signal(signal.SIGTERM, lambda *_: log.say("Slurm ends this job"))
+    told_to_end: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told_to_end.append(number))
     pump = threading.Thread(target=copy_output, args=(engine, log), daemon=True)
     pump.start()
     kill_at: float | None = None
@@ -214,20 +219,21 @@ def supervise(folder: Path, run: dict[str, Any], engine: subprocess.Popen[bytes]
         if orders.fenced:
             kill(engine)
             log.say(f"run {run['number']} of Slurm job {run['job']} was killed: {orders.fenced}")
-            return 1
+            return FENCED
         if orders.stop_grace_s is not None and kill_at is None:
             kill_at = time.monotonic() + orders.stop_grace_s
             engine.terminate()
         if kill_at is not None and time.monotonic() >= kill_at:
-            log.say(f"the engine did not end within {orders.stop_grace_s:g} s and was killed")
             kill(engine)
+            log.say(f"the engine did not end within {orders.stop_grace_s:g} s and was killed")
         try:
             engine.wait(0.1)
         except subprocess.TimeoutExpired:
             continue
     kill(engine)  # what it started, too
     pump.join(LAST_WORDS_S)
-    log.say(f"the engine has ended with exit code {engine.returncode}")
+    cause = ", told to end by Slurm" if told_to_end else ""
+    log.say(f"the engine has ended with exit code {engine.returncode}{cause}")
     return finish(folder, run, engine.returncode, None)
 
 

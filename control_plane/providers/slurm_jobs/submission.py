@@ -14,6 +14,8 @@ from control_plane.providers.slurm_jobs.job import Tag
 from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, GPU_HARDWARE, Node
 
 _MIB = 1 << 20
+#: Seconds without an answer from the shared storage after which a job must think that another has taken over.
+LEASE_S = 30.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 #: Options that the start script, or this file, decides.
@@ -79,6 +81,7 @@ def plan(spec: ReplicaSpec, options: JobOptions, nodes: Iterable[Node], folder: 
             "PYTHONUNBUFFERED": "1",
             **({"CUDA_VISIBLE_DEVICES": ""} if spec.hardware_id == CPU_HARDWARE else {}),
         },
+        "lease_s": LEASE_S,
         "addresses": {node.name: node.address for node in nodes},
     }
 
@@ -98,7 +101,8 @@ def job(spec: ReplicaSpec, options: JobOptions, partition: str, folder: Path) ->
         "current_working_directory": str(folder),
         "standard_output": str(folder / "slurm-%j.out"),
         "open_mode": "append",
-        "requeue": options.requeue,
+        # Not "requeue": false, which slurmrestd takes and does not pass on.
+        "requeue" if options.requeue else "no_requeue": True,
     }
     if spec.hardware_id != CPU_HARDWARE:
         kind = spec.hardware_id.removeprefix(GPU_HARDWARE).removeprefix("-")

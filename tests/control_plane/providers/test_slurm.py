@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.control_plane.providers.contract import ProviderContract
-from tests.support.slurm import SlurmCluster, running_slurm
+from control_plane.providers.base import HardwareOffer, Limits, ProviderError, ReplicaSpec, ReplicaState
+from control_plane.providers.slurm_jobs import submission
+from tests.control_plane.providers.contract import BOOT, KEY, ProviderContract, boot_at, names, remove, wait_until
+from tests.support.processes import eventually
+from tests.support.slurm import JOB_USER, SlurmCluster, running_slurm
 from tests.support.slurm_site import SlurmSite
 
 
@@ -26,3 +32,164 @@ def site(cluster: SlurmCluster) -> Iterator[SlurmSite]:
 
 class TestContract(ProviderContract):
     """What every provider must do."""
+
+
+def gpus(site: SlurmSite, name: str, count: int, boot_token: str = BOOT, **behaviour: object) -> ReplicaSpec:
+    """A replica on ``count`` GPUs."""
+    spec = site.spec(name, boot_token, **behaviour)
+    return replace(spec, hardware_id="slurm-gpu-h200", accelerator_count=count)
+
+
+def offer(site: SlurmSite) -> HardwareOffer:
+    return next(offer for offer in site.provider.offers() if offer.id == "slurm-gpu-h200")
+
+
+def environment(site: SlurmSite, name: str) -> dict[str, str]:
+    """What the engine of a replica found in its environment."""
+    log = site.provider.logs(name, tail_bytes=1 << 16)
+    seen: dict[str, str] = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
+    return seen
+
+
+class TestHardware:
+    """GPUs, limits, offers."""
+
+    def test_gpus_are_given_by_count_and_no_secret_shows(self, site: SlurmSite) -> None:
+        for name in ("replica-a", "replica-b"):
+            site.provider.create(gpus(site, name, 2, print_environment=True))
+        for name in ("replica-a", "replica-b"):
+            wait_until(site.provider, name, ReplicaState.RUNNING)
+        environments = [environment(site, name) for name in ("replica-a", "replica-b")]
+
+        nodes = [site.provider.find(name).node for name in ("replica-a", "replica-b")]
+        devices = [tuple(seen["CUDA_VISIBLE_DEVICES"].split(",")) for seen in environments]
+        assert all(len(each) == 2 for each in devices)
+        assert len({(node, device) for node, each in zip(nodes, devices, strict=True) for device in each}) == 4
+        assert not [name for name in environments[0] if name.startswith(("SLURM", "SLIPWAY"))]
+        job = site.job("replica-a")
+        visible = site.cluster.scontrol("-dd", "show", "job", job) + site.cluster.scontrol("write", "batch", job, "-")
+        assert KEY not in visible + str(environments) + " ".join(site.engines()[0].cmdline())
+        (key_file,) = site.folder.glob("shared/*/replica-a/boot-1/api-key")
+        assert key_file.read_text().strip() == KEY
+        assert (stat.S_IMODE(key_file.stat().st_mode), key_file.owner()) == (0o600, JOB_USER)
+
+    def test_limits_are_the_jobs(self, site: SlurmSite) -> None:
+        limits = Limits(cpus=1.5, memory_bytes=1 << 30)
+        provider = site.make_provider(slurm_time_limit_s=5400.0)
+        provider.create(replace(site.spec("replica", "boot-1"), limits=limits))
+        shown = site.cluster.scontrol("show", "job", site.job("replica"))
+        assert "NumCPUs=2 " in shown
+        assert "MinMemoryNode=1G " in shown
+        assert "TimeLimit=01:30:00 " in shown
+
+    def test_what_waits_says_for_what_and_starts_when_its_turn_comes(self, site: SlurmSite) -> None:
+        assert (offer(site).free_count, offer(site).accelerator_count, offer(site).price_per_hour) == (16, 8, 3.5)
+        assert offer(site).memory_bytes > 130 << 30
+        for name in ("replica-a", "replica-b"):
+            site.provider.create(gpus(site, name, 8))
+            wait_until(site.provider, name, ReplicaState.RUNNING)
+        waiting = site.provider.create(gpus(site, "replica-c", 8))
+        assert waiting.state is ReplicaState.PENDING
+        eventually(lambda: "(Resources)" in (site.provider.find("replica-c").reason or ""), "Slurm says why")
+        assert "for hardware to become free" in (site.provider.find("replica-c").reason or "")
+        assert (offer(site).free_count, offer(site).available) == (0, False)
+        assert "in use" in (offer(site).why_unavailable or "")
+
+        site.provider.delete("replica-a", grace_s=1)
+        assert wait_until(site.provider, "replica-c", ReplicaState.RUNNING).boot_token == "boot-1"
+
+    def test_what_waits_is_deleted_at_once(self, site: SlurmSite) -> None:
+        site.cluster.scontrol("update", "PartitionName=gpu", "State=DOWN")
+        try:
+            assert "takes no jobs" in (offer(site).why_unavailable or "")
+            site.provider.create(site.spec("replica", "boot-1"))
+            eventually(lambda: "(PartitionDown)" in (site.provider.find("replica").reason or ""), "Slurm says why")
+            site.provider.delete("replica", grace_s=60)
+            eventually(lambda: site.provider.find("replica").state is ReplicaState.ABSENT, "it is gone")
+        finally:
+            site.cluster.scontrol("update", "PartitionName=gpu", "State=UP")
+        assert not list(site.folder.glob("shared/*/replica/*/api-key"))
+
+    def test_more_than_a_node_has_is_refused(self, site: SlurmSite) -> None:
+        with pytest.raises(ProviderError, match="the most is 8"):
+            site.provider.create(gpus(site, "replica", 9))
+
+
+class TestTakenAway:
+    """Nodes that fail, jobs that are preempted or cancelled: explained, and never two engines of one replica."""
+
+    def test_a_lost_node_is_explained_and_what_outlives_it_is_fenced(self, site: SlurmSite) -> None:
+        site.provider.create(gpus(site, "replica", 1))
+        first = wait_until(site.provider, "replica", ReplicaState.RUNNING)
+        with site.node_lost(first.node):
+            assert boot_at(first.url) == "boot-1", "the engine outlives its node's daemon"
+            lost = wait_until(site.provider, "replica", ReplicaState.LOST)
+            assert f"node {first.node} failed" in (lost.reason or "")
+            assert "replica" in names(site.provider.list_owned())
+            site.provider.create(gpus(site, "replica", 1, "boot-2"))
+            second = wait_until(site.provider, "replica", ReplicaState.RUNNING)
+            assert (second.boot_token, second.node != first.node) == ("boot-2", True)
+            eventually(lambda: boot_at(first.url) is None, "the engine of the lost node is ended")
+            assert len(site.engines()) == 1
+
+    def test_a_deleted_replica_of_a_lost_node_ends_too(self, site: SlurmSite) -> None:
+        site.provider.create(site.spec("replica", "boot-1", ignore_sigterm=True))
+        first = wait_until(site.provider, "replica", ReplicaState.RUNNING)
+        with site.node_lost(first.node):
+            wait_until(site.provider, "replica", ReplicaState.LOST)
+            site.provider.delete("replica", grace_s=60)
+            assert site.provider.find("replica").state is ReplicaState.ABSENT
+            eventually(lambda: not site.engines(), "the engine is ended")
+
+    def test_slurm_runs_it_again_and_the_first_run_is_fenced(self, site: SlurmSite) -> None:
+        provider = site.make_provider(slurm_requeue=True)
+        provider.create(gpus(site, "replica", 1))
+        first = wait_until(provider, "replica", ReplicaState.RUNNING)
+        with site.node_lost(first.node):
+            eventually(lambda: provider.find("replica").node != first.node, "it is taken from the node", 30)
+            seen = provider.find("replica")
+            assert seen.url is None or seen.node != first.node, "the first run's address means nothing any more"
+            second = wait_until(provider, "replica", ReplicaState.RUNNING)
+            assert (second.boot_token, second.url != first.url) == ("boot-1", True)
+            eventually(lambda: boot_at(first.url) is None, "the first run is ended")
+            assert len(site.engines()) == 1
+            assert "has taken over" in provider.logs("replica", tail_bytes=1 << 16)
+
+    @pytest.mark.parametrize("requeue", [False, True])
+    def test_preemption(self, site: SlurmSite, requeue: bool) -> None:
+        provider, urgent = site.make_provider(slurm_requeue=requeue), site.make_provider(slurm_partition="urgent")
+        for name in ("replica-a", "replica-b"):
+            provider.create(gpus(site, name, 8))
+            wait_until(provider, name, ReplicaState.RUNNING)
+        urgent.create(gpus(site, "urgent", 8))
+        wait_until(urgent, "urgent", ReplicaState.RUNNING)
+
+        seen = [provider.find(name) for name in ("replica-a", "replica-b")]
+        (taken,) = [status for status in seen if status.state is not ReplicaState.RUNNING]
+        if not requeue:
+            assert taken.state is ReplicaState.LOST
+            assert "preempted" in (taken.reason or "")
+            return
+        assert taken.state is ReplicaState.PENDING
+        assert "cut short" in (taken.reason or "")
+        remove(urgent, "urgent")
+        again = wait_until(provider, taken.name, ReplicaState.RUNNING)
+        assert again.boot_token == "boot-1"
+
+    def test_cancelled_by_somebody_else(self, site: SlurmSite) -> None:
+        site.provider.create(site.spec("replica", "boot-1"))
+        wait_until(site.provider, "replica", ReplicaState.RUNNING)
+        site.cluster.command("scancel", site.job("replica"))
+        lost = wait_until(site.provider, "replica", ReplicaState.LOST)
+        assert "not by Slipway" in (lost.reason or "")
+
+    def test_cut_off_from_the_shared_folder(self, site: SlurmSite, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(submission, "LEASE_S", 1.0)
+        site.provider.create(site.spec("replica", "boot-1"))
+        wait_until(site.provider, "replica", ReplicaState.RUNNING)
+        (folder,) = site.folder.glob("shared/*/replica")
+        elsewhere = folder.rename(site.folder / "elsewhere")
+        eventually(lambda: not site.engines(), "the engine is ended")
+        elsewhere.rename(folder)
+        lost = wait_until(site.provider, "replica", ReplicaState.LOST)
+        assert "cut off from the shared folder" in (lost.reason or "")
