@@ -66,6 +66,7 @@ class Node:
         (self.folder / "cni" / "loopback.conf").write_text(_LOOPBACK)
         configuration = _CONTAINERD.format(folder=self.folder, name=self.name, address=self.address)
         (self.folder / "config.toml").write_text(configuration)
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         self._make_cgroups()
         (self.folder / "kubelet.yaml").write_text(yaml.safe_dump(self._kubelet_configuration()))
         self._containerd = self.sandbox.start(
@@ -134,6 +135,7 @@ class Node:
             "readOnlyPort": 0,
             "healthzBindAddress": self.address,
             "cgroupDriver": "cgroupfs",
+            "clusterDNS": ["127.0.0.1"],  # nobody serves names there, and says so at once
             "cgroupRoot": f"/{self.cgroup}",
             "enforceNodeAllocatable": [],
             "failSwapOn": False,
@@ -146,7 +148,7 @@ class Node:
             "maxOpenFiles": 20000,
             "nodeLeaseDurationSeconds": 10,
             "nodeStatusUpdateFrequency": "2s",
-            "resolvConf": "/etc/resolv.conf",
+            "resolvConf": str(self.folder / "resolv.conf"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
         }
 

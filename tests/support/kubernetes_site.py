@@ -110,7 +110,7 @@ def make_site(cluster: Cluster, folder: Path, *, namespace: str, kubeconfig: Pat
             kubernetes_namespace=namespace,
             kubernetes_serving_image=IMAGE,
             kubernetes_access="host",
-            kubernetes_cpus=0.05,
+            kubernetes_cpus=0.3,
             kubernetes_storage_class=namespace,
             kubernetes_volume_size="1Gi",
             kubernetes_node_loss_s=2,
