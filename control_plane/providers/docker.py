@@ -15,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 
 from docker.api import APIClient
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 from requests import RequestException
 
 from control_plane.errors import SlipwayError
 from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
 from control_plane.providers.docker_api import body, gpus
-from control_plane.providers.docker_api.connection import Connection, is_final, is_podman, status_of
+from control_plane.providers.docker_api.connection import Connection, is_final, is_gone, is_podman, status_of
 from control_plane.providers.docker_api.container_log import ContainerLog
 from control_plane.providers.docker_api.endings import Endings
 from control_plane.providers.docker_api.images import ImagePulls
@@ -193,7 +193,7 @@ class DockerProvider:
         try:
             client.remove_container(container.id, v=True, force=True)
         except APIError as error:
-            if status_of(error) not in {404, 409}:  # gone, or on its way
+            if not is_gone(error) and status_of(error) != 409:  # 409: its removal has begun
                 raise
 
     # What this machine's processes tell each other.
@@ -260,7 +260,9 @@ class DockerProvider:
 def _inspect(client: APIClient, name: str) -> Container | None:
     try:
         return Container(client.inspect_container(name))
-    except NotFound:
+    except APIError as error:
+        if not is_gone(error):
+            raise
         return None
 
 

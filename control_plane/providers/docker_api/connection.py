@@ -72,6 +72,11 @@ def status_of(error: APIError) -> int:
     return error.response.status_code if error.response is not None else 0
 
 
+def is_gone(error: APIError) -> bool:
+    """Whether it says that there is no such container. Podman answers 500 while one is being removed."""
+    return status_of(error) == 404 or "no such container" in str(error.explanation or error)
+
+
 def is_final(error: APIError) -> bool:
     """Whether the same request would fail again."""
     return isinstance(_translated(error), ProviderError)

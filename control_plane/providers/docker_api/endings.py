@@ -27,7 +27,7 @@ from docker.errors import APIError
 from requests import RequestException
 
 from control_plane.errors import SlipwayError
-from control_plane.providers.docker_api.connection import Connection, status_of
+from control_plane.providers.docker_api.connection import Connection, is_gone, status_of
 from control_plane.providers.docker_api.state import Container
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def signal_container(client: APIClient, container: Container, number: signal.Sig
     try:
         client.kill(container.id, number.name)
     except APIError as error:
-        if status_of(error) not in {404, 409} and "not running" not in str(error):
+        if not is_gone(error) and status_of(error) != 409:  # 409: it does not run
             raise
 
 
@@ -100,7 +100,7 @@ def _ended(client: APIClient, container: Container, timeout_s: float) -> bool:
     except RequestException:
         return False  # no answer by then
     except APIError as error:
-        if status_of(error) != 404:
+        if not is_gone(error):
             raise
     return True
 

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from docker.api import APIClient
-from docker.errors import NotFound
+from docker.errors import APIError
 
 from control_plane.ids import slugify
 from control_plane.providers.base import ReplicaSpec
 from control_plane.providers.docker_api.body import DEVICES_LABEL, MEMORY_LABEL
+from control_plane.providers.docker_api.connection import is_gone
 from control_plane.providers.docker_api.options import DockerOptions, Gpu
 from control_plane.providers.docker_api.state import Container
 from control_plane.providers.local_host import hardware
@@ -57,7 +58,9 @@ def holdings(client: APIClient, known: Iterable[Gpu]) -> list[Holding]:
     for summary in client.containers(all=True):
         try:
             container = Container(client.inspect_container(summary["Id"]))
-        except NotFound:
+        except APIError as error:
+            if not is_gone(error):
+                raise
             continue
         held = _devices_of(container, every) if container.runs or not container.started else frozenset()
         if held:
