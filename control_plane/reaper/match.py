@@ -16,14 +16,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from control_plane.downloads.tables import FINAL_STATES, DownloadState
-from control_plane.instances.lifecycle import Phase
+from control_plane.instances.lifecycle import SERVING_PHASES, Phase
+from control_plane.instances.replicas import MAX_RESTARTS
 from control_plane.providers.base import ReplicaStatus
 
 _REPLICA_NAME = re.compile(r"slipway-([0-9a-f]{32})-(\d{1,4})")
 _AGENT_NAME = re.compile(r"slipway-fetch-([0-9a-f]{32})")
 
-#: Phases in which a reconciler starts and keeps what the instance's rows name.
-_SERVING = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING, Phase.SLEEPING})
 #: Phases in which a reconciler gives back what the rows name.
 _RELEASING = frozenset({Phase.STOPPING, Phase.TERMINATING, Phase.FAILED})
 
@@ -79,6 +78,7 @@ class KnownReplica(NamedTuple):
     instance_id: UUID
     boot_token: str
     started_at: datetime | None
+    restarts: int
 
 
 class KnownDownload(NamedTuple):
@@ -125,7 +125,7 @@ def _judge_replica(status: ReplicaStatus, instance: KnownInstance, replica: Know
         return Judgement(Verdict.LEFTOVER, f"instance {instance.name} is {instance.phase}")
     if status.boot_token == replica.boot_token or instance.phase in _RELEASING:
         return Judgement(Verdict.MATCHED)
-    if replica.started_at is None and instance.phase in _SERVING:
+    if replica.started_at is None and replica.restarts <= MAX_RESTARTS and instance.phase in SERVING_PHASES:
         return Judgement(Verdict.MATCHED)  # the reconciler is about to start it, and ends an earlier boot before
     return Judgement(Verdict.LEFTOVER, f"an earlier boot of instance {instance.name}, which has a newer one")
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete, or_, update
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, select
 
+from control_plane.audit.tables import AuditEvent
 from control_plane.downloads.tables import Download
 from control_plane.instances.tables import Instance, Replica
 from control_plane.providers.base import ReplicaStatus
@@ -82,9 +83,9 @@ def rows_for(session: Session, listing: Sequence[ReplicaStatus]) -> Rows:
         name: KnownReplica(*rest)
         for chunk in _chunks(names)
         for name, *rest in session.execute(
-            select(Replica.resource_name, Replica.instance_id, Replica.boot_token, Replica.started_at).where(
-                col(Replica.resource_name).in_(chunk)
-            )
+            select(  # type: ignore[call-overload]
+                Replica.resource_name, Replica.instance_id, Replica.boot_token, Replica.started_at, Replica.restarts
+            ).where(col(Replica.resource_name).in_(chunk))
         )
     }
     downloads = {
@@ -94,7 +95,23 @@ def rows_for(session: Session, listing: Sequence[ReplicaStatus]) -> Rows:
             select(Download.id, Download.model, Download.state, Download.boot_token).where(col(Download.id).in_(chunk))
         )
     }
-    return Rows({instance.id: instance for instance in instances}, replicas, downloads)
+    let_go = _let_go(session, names - replicas.keys())
+    return Rows({instance.id: instance for instance in instances}, replicas, downloads, let_go)
+
+
+def _let_go(session: Session, names: Iterable[str]) -> frozenset[str]:
+    """Which of ``names`` were replicas of ours whose rows were removed because they were gone: the trail tells."""
+    wanted = {name: named.instance_id for name in names if (named := replica_named(name))}
+    removals = (
+        data.get("name")
+        for chunk in _chunks(set(wanted.values()))
+        for data in session.exec(
+            select(AuditEvent.data).where(
+                col(AuditEvent.object_id).in_(chunk), AuditEvent.action == "instance.replica_removed"
+            )
+        )
+    )
+    return frozenset(name for name in removals if name in wanted)
 
 
 def started(session: Session, provider: str) -> list[tuple[str, UUID]]:

@@ -9,6 +9,7 @@ import pytest
 
 from control_plane.instances import brake, service
 from control_plane.instances.change import RECONCILE
+from control_plane.instances.schemas import InstanceUpdate, ReplicaCount
 from control_plane.instances.tables import Instance
 from control_plane.providers.base import ProviderUnavailable
 from control_plane.reaper import check, decisions, repository
@@ -93,6 +94,20 @@ def test_a_replica_that_a_newer_database_knew_waits_for_a_person_too(plant: Plan
     assert newer in plant.provider.replicas
     assert older not in plant.provider.replicas
     assert plant.name_of(instance.id) in plant.provider.replicas
+
+
+def test_a_replica_that_was_let_go_does_not_come_back(plant: Plant, reaper: Reaper) -> None:
+    """Its create was under way when the instance was made smaller, and lands when its row is gone."""
+    instance = plant.launch(replicas={"min": 2, "max": 2})
+    plant.run_until(instance.id, "running")
+    service.update(plant.context, plant.principal, instance.id, InstanceUpdate(replicas=ReplicaCount(min=1, max=1)))
+    for _ in range(20):
+        plant.step(instance.id)
+    (kept,) = plant.replicas(instance.id)
+    spec = next(spec for spec in plant.provider.specs if spec.name != kept.resource_name)
+    plant.provider.create(spec)
+    reaper.look_until_gone(spec.name)
+    assert list(plant.provider.replicas) == [kept.resource_name]
 
 
 def test_a_deletion_is_retried_for_ever_and_reported(
