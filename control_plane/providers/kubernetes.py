@@ -62,16 +62,13 @@ class KubernetesProvider:
         """The cluster's processors, then its GPUs by product. Never raises."""
         try:
             nodes = self._api.items("/api/v1/nodes")
-            return hardware.offers(nodes, self._all_pods(), self._options)
+            try:
+                pods, all_seen = self._api.items("/api/v1/pods"), True
+            except ApiRefusal:  # the chart gives that right only when it is asked to
+                pods, all_seen = self._api.items(self._options.pods()), False
+            return hardware.offers(nodes, pods, self._options, all_seen=all_seen)
         except SlipwayError as error:
             return [hardware.unreachable(error.detail, self._options)]
-
-    def _all_pods(self) -> list[Json] | None:
-        """Pods of every namespace, where we may see them: the chart gives that right only when it is asked to."""
-        try:
-            return self._api.items("/api/v1/pods", fieldSelector="spec.nodeName!=")
-        except ApiRefusal:
-            return None
 
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:
         """Start a replica, or return the one that already has this name."""

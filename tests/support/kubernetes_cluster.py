@@ -101,7 +101,11 @@ class Cluster:
     def token_of(self, namespace: str, account: str) -> str:
         """A token of a service account."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 7200},
+        }
         return str(json.loads(self.admin.request("POST", path, {}, request) or "{}")["status"]["token"])
 
     def start(self, program: str, *flags: str) -> None:

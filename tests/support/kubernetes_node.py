@@ -103,7 +103,9 @@ class Node:
         """After the sandbox's end nothing is in them any more."""
         for hierarchy in _hierarchies():
             top = hierarchy / self.cgroup
-            for folder in sorted(top.rglob("*/"), key=lambda path: len(path.parts), reverse=True) if top.is_dir() else ():
+            for folder in (
+                sorted(top.rglob("*/"), key=lambda path: len(path.parts), reverse=True) if top.is_dir() else ()
+            ):
                 with suppress(OSError):
                     folder.rmdir()
             with suppress(OSError):

@@ -55,20 +55,20 @@ class _Node:
         return dict(self.raw["metadata"].get("labels") or {})
 
 
-def offers(nodes: list[Json], pods: Iterable[Json] | None, options: ClusterOptions) -> list[HardwareOffer]:
+def offers(nodes: list[Json], pods: Iterable[Json], options: ClusterOptions, *, all_seen: bool) -> list[HardwareOffer]:
     """The processors of the cluster, then its GPUs by product.
 
-    :param pods: all pods of the cluster; None where only our own can be seen, and then nobody can tell what is free.
+    :param all_seen: whether ``pods`` are those of every namespace; else nobody can tell what is free.
     """
     usable = [_node(node) for node in nodes if _usable(node, options)]
-    for pod in pods or ():
+    for pod in pods:
         _take(usable, pod)
     by_product: dict[str, list[_Node]] = defaultdict(list)
     for node in usable:
         if node.gpus:
             by_product[node.labels.get(PRODUCT_LABEL, "")].append(node)
     plain = [node for node in usable if not _tainted(node.raw, options, gpu=False)]
-    gpus = [_gpu_offer(product, by_product[product], options, pods is not None) for product in sorted(by_product)]
+    gpus = [_gpu_offer(product, by_product[product], options, all_seen) for product in sorted(by_product)]
     return [_cpu_offer(plain, options), *gpus]
 
 
