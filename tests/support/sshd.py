@@ -134,8 +134,9 @@ class SshdHost:
 
 @contextmanager
 def running_hosts(folder: Path, *addresses: str) -> Iterator[list[SshdHost]]:
-    """Hosts ``alpha``, ``beta`` … at ``addresses``, each with the tiny engine and the agent, and one user key for all."""
-    Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
+    """Hosts ``alpha``, ``beta`` … at ``addresses``, each with the tiny engine and the agent; one user key for all."""
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks its unprivileged child in
     folder.mkdir(parents=True, exist_ok=True)
     key = folder / "user_key"
     _make_key(key)

@@ -9,7 +9,7 @@ import shlex
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncssh
@@ -206,7 +206,7 @@ async def _content(sftp: asyncssh.SFTPClient, path: str) -> bytes | None:
     try:
         async with sftp.open(path, "rb") as file:
             content = await file.read()
-            return content if isinstance(content, bytes) else content.encode()
+            return cast(bytes, content)  # opened as binary, which its type does not say
     except asyncssh.SFTPNoSuchFile:
         return None
 
