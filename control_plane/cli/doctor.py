@@ -10,7 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import redis
@@ -21,6 +21,9 @@ from control_plane.errors import SlipwayError
 from control_plane.providers.local_host import protocol
 from control_plane.settings import Settings
 from control_plane.supervisor.data_folder import find_holder
+
+if TYPE_CHECKING:
+    from control_plane.processes.schemas import WorkersView
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -56,6 +59,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         lambda: _database(settings),
         lambda: _broker(settings, up),
         lambda: _worker(up),
+        lambda: _processes(settings, up),
+        lambda: _unclaimed(settings, up),
         lambda: _local_host(settings, up),
         lambda: _hub(settings),
         _gpu,
@@ -166,6 +171,50 @@ def _worker(up: bool) -> Finding:
     if not answers:
         return Finding("worker", _without(up), "none answers", "Start 'slipway up' or 'slipway worker'; see its log.")
     return Finding("worker", "ok", ", ".join(name for answer in answers for name in answer))
+
+
+def _processes(settings: Settings, up: bool) -> Finding:
+    """By their own signs of life: a worker that answers a ping may take no tasks, and the other way round."""
+    from control_plane.processes.schemas import ProcessState
+
+    try:
+        found = [process for process in _workers(settings).items if process.state != ProcessState.ENDED]
+    except SQLAlchemyError:
+        return Finding("processes", "warn", "not known without the database", "See to the database first.")
+    amiss = [process for process in found if process.state != ProcessState.ALIVE]
+    alive = {process.kind for process in found if process.state == ProcessState.ALIVE}
+    missing = [kind for kind in ("web", "worker", "scheduler") if kind not in alive]
+    if not amiss and not missing:
+        return Finding("processes", "ok", f"{len(found)} alive: {', '.join(process.name for process in found)}")
+    words = [process.words for process in amiss] + [f"no {kind} is alive" for kind in missing]
+    next_step = (
+        "Start what is missing ('slipway up', or 'slipway worker', 'beat', 'web'); see its log for why it ended."
+    )
+    return Finding("processes", _without(up) if missing else "warn", "; ".join(words), next_step)
+
+
+def _unclaimed(settings: Settings, up: bool) -> Finding:
+    try:
+        waiting = _workers(settings).waiting
+    except SQLAlchemyError:
+        return Finding("waiting rows", "warn", "not known without the database", "See to the database first.")
+    if waiting.instances or waiting.downloads:
+        next_step = "Start a worker, or restart one that takes no tasks; see its log."
+        return Finding("waiting rows", _without(up), waiting.words, next_step)
+    return Finding("waiting rows", "ok", waiting.words)
+
+
+def _workers(settings: Settings) -> WorkersView:
+    from control_plane.clock import SYSTEM_CLOCK
+    from control_plane.database import Database
+    from control_plane.processes.service import read_workers
+
+    database = Database(settings.database_url)
+    try:
+        with database.reading() as session:
+            return read_workers(session, SYSTEM_CLOCK.now())
+    finally:
+        database.engine.dispose()
 
 
 def _local_host(settings: Settings, up: bool) -> Finding:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from control_plane.clock import SYSTEM_CLOCK
+from control_plane.database import Database
 from control_plane.migrate import check
+from control_plane.processes.heartbeat import Heart
+from control_plane.processes.tables import ProcessKind
+from tests.support.clock import FakeClock
 
 
 def slipway(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -94,3 +100,20 @@ def test_doctor_fails_only_for_what_must_be_fixed(tmp_path: Path) -> None:
 def test_openapi_describes_the_api(tmp_path: Path) -> None:
     result = slipway("openapi", cwd=tmp_path)
     assert "/api/v1/instances" in json.loads(result.stdout)["paths"]
+
+
+def test_doctor_tells_of_processes_that_went_silent(tmp_path: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "SLIPWAY_DATA_DIR": "data"}
+    slipway("migrate", cwd=tmp_path)
+    database = Database(f"sqlite:///{tmp_path}/data/slipway.db")
+    long_ago = FakeClock()
+    long_ago.jump((SYSTEM_CLOCK.now() - long_ago.now()).total_seconds() - 95)
+    Heart(database, long_ago, ProcessKind.WORKER).beat()
+    Heart(database, SYSTEM_CLOCK, ProcessKind.WEB).beat()
+    database.engine.dispose()
+    found = {
+        finding["what"]: finding for finding in json.loads(slipway("doctor", "--json", cwd=tmp_path, **offline).stdout)
+    }
+    assert re.search(r"worker@\S+ was last seen (9[5-9]|1\d\d) s ago", found["processes"]["detail"])
+    assert "no scheduler is alive" in found["processes"]["detail"]
+    assert found["waiting rows"]["verdict"] == "ok"
