@@ -45,12 +45,23 @@ SPEC = ReplicaSpec(
 
 
 class FakeSite:
-    """An imaginary place that a server publishes; ``calls`` is how the provider reaches it."""
+    """An imaginary place that a server publishes; ``owner`` is the tag of the provider's installation."""
 
-    def __init__(self, place: Place, calls: Calls, plan: Callable[[str, EnginePlan], None]) -> None:
-        self.provider: Provider = FakeProvider(calls, "ours")
-        self.other_installation: Provider = FakeProvider(calls, "theirs")
-        self._place, self._plan = place, plan
+    def __init__(
+        self,
+        provider: Provider,
+        other_installation: Provider,
+        owner: str,
+        place: Place,
+        plan: Callable[[str, EnginePlan], None],
+    ) -> None:
+        self.provider, self.other_installation = provider, other_installation
+        self._owner, self._place, self._plan = owner, place, plan
+
+    @classmethod
+    def of(cls, calls: Calls, place: Place, plan: Callable[[str, EnginePlan], None]) -> FakeSite:
+        """Of the fake provider itself, which reaches the place by ``calls``."""
+        return cls(FakeProvider(calls, "ours"), FakeProvider(calls, "theirs"), "ours", place, plan)
 
     def spec(self, name: str, boot_token: str, **behaviour: object) -> ReplicaSpec:
         exit_code = behaviour.get("exit_code")
@@ -60,7 +71,7 @@ class FakeSite:
             ignores_end=bool(behaviour.get("ignore_sigterm")),
         )
         self._plan(name, plan)
-        return replace(SPEC, name=name, boot_token=boot_token)
+        return replace(SPEC, name=name, owner=self._owner, boot_token=boot_token)
 
     @contextmanager
     def out_of_reach(self) -> Iterator[None]:
@@ -70,15 +81,15 @@ class FakeSite:
 
 
 class TestInThisProcess(ProviderContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def site(self) -> Iterator[FakeSite]:
         place = Place((CPU, GPU))
         with serving(place):
-            yield FakeSite(place, LocalCalls(place), place.plan_engine)
+            yield FakeSite.of(LocalCalls(place), place, place.plan_engine)
 
 
 class TestOverHttp(ProviderContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def site(self) -> Iterator[FakeSite]:
         place = Place((CPU, GPU))
         with serving(place) as server:
@@ -87,7 +98,7 @@ class TestOverHttp(ProviderContract):
             def plan(name: str, engine: EnginePlan) -> None:
                 remote.happen("plan_engine", name=name, plan=vars(engine))
 
-            yield FakeSite(place, remote, plan)
+            yield FakeSite.of(remote, place, plan)
 
 
 class Seconds:
