@@ -22,9 +22,11 @@ class FakeProvider:
     """What the Provider protocol promises, and the ways in which real ones break it."""
 
     name = "fake"
-    exact = False
 
     def __init__(self) -> None:
+        self.exact = False
+        #: Why the next replicas wait instead of running; None while there is room.
+        self.full: str | None = None
         self.offered = [OFFER]
         self.replicas: dict[str, ReplicaStatus] = {}
         self.specs: list[ReplicaSpec] = []
@@ -35,6 +37,9 @@ class FakeProvider:
         #: … or after it has done all: the reply is lost.
         self.fail_after: dict[str, list[BaseException]] = defaultdict(list)
         self.engines_answer = Probe.READY
+        #: … of single ones, by URL.
+        self.answers: dict[str, Probe] = {}
+        self.runs = 0
         self.deletes_take_effect = True
 
     def offers(self) -> list[HardwareOffer]:
@@ -82,6 +87,22 @@ class FakeProvider:
         self.replicas[name] = replace(self.replicas[name], state=ReplicaState.EXITED, exit_code=code, url=None)
         self.log[name] += last_words
 
+    def run(self, name: str, node: str = "node-1") -> None:
+        """What waited runs, at an address of its own."""
+        self.runs += 1
+        url = f"http://engine.invalid/{self.runs}"
+        self.replicas[name] = replace(
+            self.replicas[name], state=ReplicaState.RUNNING, url=url, node=node, reason=None, exit_code=None
+        )
+
+    def queue(self, name: str, reason: str) -> None:
+        """A replica waits for hardware again."""
+        self.replicas[name] = replace(self.replicas[name], state=ReplicaState.PENDING, url=None, reason=reason)
+
+    def take_away(self, name: str, reason: str) -> None:
+        """A replica is preempted, or its node dies."""
+        self.replicas[name] = replace(self.replicas[name], state=ReplicaState.LOST, url=None, reason=reason)
+
     def lose_everything(self) -> None:
         """The host dies, and its engines with it."""
         self.replicas.clear()
@@ -94,7 +115,7 @@ class FakeProvider:
         """What an engine answers; nothing but a running one does."""
         assert boot_token
         alive = any(status.url == url and status.state is ReplicaState.RUNNING for status in self.replicas.values())
-        return self.engines_answer if alive else Probe.SILENT
+        return self.answers.get(url, self.engines_answer) if alive else Probe.SILENT
 
     @staticmethod
     def _fail(errors: list[BaseException]) -> None:
