@@ -19,7 +19,7 @@ from control_plane.providers.base import (
 )
 from control_plane.providers.kubernetes_api import hardware, manifests
 from control_plane.providers.kubernetes_api.client import ApiClash, ApiInvalid, ApiRefusal, Json, KubernetesApi
-from control_plane.providers.kubernetes_api.options import BOOT, NAME, OWNER, POD, ClusterOptions
+from control_plane.providers.kubernetes_api.options import COMPLETE, NAME, OWNER, POD, ClusterOptions
 from control_plane.providers.kubernetes_api.pod_log import PodLog
 from control_plane.providers.kubernetes_api.state import Cluster, Pod, newest, node_trouble, noted_pod, status_of
 from control_plane.settings import Settings
@@ -50,7 +50,7 @@ class KubernetesProvider:
         self._api = api
         self._options = options
         self._instances_dir = instances_dir
-        self._cluster = Cluster(self._node, self._events, self._has_secret)
+        self._cluster = Cluster(self._node, self._events)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> KubernetesProvider:
@@ -78,11 +78,12 @@ class KubernetesProvider:
         found = self.find(spec.name)
         if not _to_be_made(found):
             return found
-        owner = self._apply(self._options.statefulsets(spec.name), stateful_set, spec.name)
-        if owner is None:
-            return self.find(spec.name)
-        self._api.apply(service_path, manifests.service(spec, self._options, owner))
-        self._apply_secret(spec.name, spec.boot_token, spec.api_key, owner)
+        path = self._options.statefulsets(spec.name)
+        owner = self._apply(path, stateful_set, spec.name)
+        if owner is not None:
+            self._api.apply(service_path, manifests.service(spec, self._options, owner))
+            secret = manifests.secret(spec.name, spec.boot_token, spec.api_key, self._options, owner)
+            self._complete(path, owner, secret)
         return self.find(spec.name)
 
     def location(self, hardware_id: str) -> str:  # noqa: ARG002 - every node of the cluster mounts the same claim
@@ -97,9 +98,11 @@ class KubernetesProvider:
             return found
         if not self._options.claim:
             self._ensure_claim()
-        owner = self._apply(self._options.jobs(spec.name), manifests.job(spec, self._options), spec.name)
+        path = self._options.jobs(spec.name)
+        owner = self._apply(path, manifests.job(spec, self._options), spec.name)
         if owner is not None:
-            self._apply_secret(spec.name, spec.boot_token, spec.token, owner)
+            secret = manifests.secret(spec.name, spec.boot_token, spec.token, self._options, owner)
+            self._complete(path, owner, secret)
         return self.find(spec.name)
 
     def find(self, name: str) -> ReplicaStatus:
@@ -196,13 +199,16 @@ class KubernetesProvider:
                 raise
             return None
 
-    def _apply_secret(self, name: str, boot_token: str, value: str, owner: Json) -> None:
-        """Last of all: a boot without its secret is one whose creation was interrupted."""
-        secret = manifests.secret(name, boot_token, value, self._options, owner)
-        self._api.apply(self._secret_path(name, boot_token), secret)
+    def _complete(self, path: str, owner: Json, secret: Json) -> None:
+        """The last steps of a creation: the secret, and a note that nothing is missing any more.
 
-    def _secret_path(self, name: str, boot_token: str) -> str:
-        return self._options.path("api/v1", "secrets", manifests.companion(name, boot_token))
+        The note spares us the right to read Secrets.
+        """
+        self._api.apply(self._options.path("api/v1", "secrets", secret["metadata"]["name"]), secret)
+        # Of this very object: one of the same name may have taken its place meanwhile.
+        metadata = {"annotations": {COMPLETE: "true"}, "uid": owner["metadata"]["uid"]}
+        with suppress(ApiClash):
+            self._api.merge(path, {"metadata": metadata})
 
     def _ensure_claim(self) -> None:
         path = self._options.path("api/v1", "persistentvolumeclaims", self._options.claim_name)
@@ -239,10 +245,6 @@ class KubernetesProvider:
     def _events(self, uid: str) -> list[Json]:
         path = self._options.path("api/v1", "events")
         return self._api.items(path, fieldSelector=f"involvedObject.uid={uid}")
-
-    def _has_secret(self, workload: Json) -> bool:
-        labels = workload["metadata"]["labels"]
-        return self._api.get(self._secret_path(labels[NAME], labels[BOOT])) is not None
 
 
 def _to_be_made(found: ReplicaStatus) -> bool:

@@ -14,8 +14,10 @@ OWNER = "slipway.installation"
 NAME = "slipway.name"
 BOOT = "slipway.boot"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "slipway"}
-#: Annotations: what the caller labelled a replica with (JSON), and which pod is the one that this boot began with.
+#: Annotations: what the caller labelled a replica with (JSON), that its creation came to its end, and which pod is the
+#: one that this boot began with.
 LABELS = "slipway.labels"
+COMPLETE = "slipway.complete"
 POD = "slipway.pod"
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from control_plane.providers.base import ReplicaState, ReplicaStatus
 from control_plane.providers.kubernetes_api.client import Json
-from control_plane.providers.kubernetes_api.options import BOOT, LABELS, NAME, POD
+from control_plane.providers.kubernetes_api.options import BOOT, COMPLETE, LABELS, NAME, POD
 
 #: An event of one of these reasons says why a pod was taken away.
 _TAKING = frozenset({"Evicted", "TaintManagerEviction", "Preempted", "Preempting", "NodeNotReady", "NodeShutdown"})
@@ -34,7 +34,6 @@ class Cluster(NamedTuple):
 
     node: Callable[[str], Json | None]
     events: Callable[[str], list[Json]]
-    has_secret: Callable[[Json], bool]
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def status_of(
     metadata = workload["metadata"]
     boot = metadata["labels"].get(BOOT)
     state, reason, exit_code = _judge(workload, pod, cluster)
-    if state is ReplicaState.PENDING and not cluster.has_secret(workload):
+    if state is ReplicaState.PENDING and COMPLETE not in (metadata.get("annotations") or {}):
         # A create that was cut short: as no boot's own, it is created again by whoever looks.
         boot, reason = None, "its creation was interrupted"
     return ReplicaStatus(
