@@ -115,13 +115,15 @@ class SlurmProvider:
         members = [node for node in nodes if partition.name in node.partitions]
         plan = submission.plan(spec, self._options, members, here)
         folder.prepare(Boot(spec.boot_token, spec.owner, dict(spec.labels)), plan, spec.api_key)
+        submitted: set[int] = set()
         try:
             if not self._live(spec.name, spec.boot_token):
-                self._rest.submit(submission.job(spec, self._options, partition.name, here), self._script)
+                job = submission.job(spec, self._options, partition.name, here)
+                submitted.add(self._rest.submit(job, self._script))
         except ProviderError:
             folder.forget()
             raise
-        self._settle(folder, spec)
+        self._settle(folder, spec, submitted)
         return self.find(spec.name)
 
     def find(self, name: str) -> ReplicaStatus:
@@ -189,20 +191,19 @@ class SlurmProvider:
     def _jobs(self, name: str) -> list[Job]:
         return [job for job in self._rest.jobs() if job.name == name and self._is_ours(job)]
 
-    def _live(self, name: str, boot_token: str) -> list[Job]:
-        """Live jobs of one boot, the oldest first."""
-        jobs = [job for job in self._jobs(name) if job.live and job.tag and job.tag.boot_token == boot_token]
-        return sorted(jobs, key=lambda job: job.id)
+    def _live(self, name: str, boot_token: str) -> set[int]:
+        """The live jobs of one boot."""
+        jobs = self._jobs(name)
+        return {job.id for job in jobs if job.live and job.tag and job.tag.boot_token == boot_token}
 
-    def _settle(self, folder: ReplicaFolder, spec: ReplicaSpec) -> None:
+    def _settle(self, folder: ReplicaFolder, spec: ReplicaSpec, submitted: set[int]) -> None:
         """Choose one of the boot's jobs, unless one has been chosen, and cancel the others."""
-        jobs = self._live(spec.name, spec.boot_token)
+        jobs = self._live(spec.name, spec.boot_token) | submitted
         if not jobs:
             return  # it has run and ended already, and has claimed for itself
-        chosen = folder.claim(spec.boot_token, jobs[0].id)
-        for job in jobs:
-            if job.id != chosen:
-                self._rest.cancel(job.id)
+        chosen = folder.claim(spec.boot_token, min(jobs))
+        for job_id in jobs - {chosen}:
+            self._rest.cancel(job_id)
 
     def _is_overdue(self, boot: Boot | None, job: Job) -> bool:
         """Whether nobody will end this job but Slurm: it is no part of the present boot, or had its time."""

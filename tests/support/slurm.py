@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
-import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -131,12 +131,21 @@ class SlurmCluster:
             case _:
                 return ["--", "slurmd", "-D", "-N", name]
 
-    def stop(self, name: str) -> None:
-        """End a daemon at once, as a crash would."""
+    def stop(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End a daemon, by default as a crash would."""
         daemon = self._daemons.pop(name, None)
         if daemon is not None:
-            daemon.kill()
-            daemon.wait()
+            daemon.send_signal(number)
+            daemon.wait(30)
+
+    def lose_memory(self) -> None:
+        """Restart the controller without what it knew of jobs."""
+        self.stop("slurmctld")
+        # Nodes remember ids and refuse to run a second job of one.
+        with (self.folder / "slurm.conf").open("a") as conf:
+            conf.write("FirstJobId=100000\n")
+        self.start("slurmctld", "-c")
+        self.wait_until_ready()
 
     def scontrol(self, *arguments: str) -> str:
         """What ``scontrol`` answers.
@@ -212,11 +221,6 @@ def chown_to_job_user(path: Path) -> None:
     """Give a file or folder to the user that jobs run as."""
     user = pwd.getpwnam(JOB_USER)
     os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def have_slurm() -> bool:
-    """Whether the programs are installed."""
-    return all(shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") for name in ("slurmctld", "slurmd", "munged"))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -82,19 +82,20 @@ class SlurmSite:
             self.cluster.wait_until_ready()
 
     @contextmanager
-    def node_lost(self, node: str | None) -> Iterator[None]:
-        """A node's daemon is dead; Slurm gives the node up within seconds, and takes it back afterwards."""
+    def node_lost(self, node: str | None, *, noticed: bool = False) -> Iterator[None]:
+        """A node's daemon is dead; Slurm gives the node up, within ten seconds or where ``noticed`` at once."""
         self.cluster.stop(str(node))
+        if noticed:
+            self.cluster.scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=test")
         try:
             yield
         finally:
             self.cluster.start(str(node))
             self.cluster.wait_until_ready()
 
-    def job(self, name: str) -> str:
-        """The id of the one job that a replica has in Slurm's queue."""
-        (job,) = self.cluster.command("squeue", "-h", "-o", "%i", "--name", name).split()
-        return job
+    def jobs(self, name: str) -> list[str]:
+        """Ids of the jobs that a replica has in Slurm's queue."""
+        return self.cluster.command("squeue", "-h", "-o", "%i", "--name", name).split()
 
     def engines(self) -> list[psutil.Process]:
         """Engines that run, whatever Slurm thinks of them."""

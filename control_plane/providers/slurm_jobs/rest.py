@@ -109,7 +109,8 @@ def _refusal(error: dict[str, Any], user: str) -> ProviderError | ProviderUnavai
         hint = _HINTS.get(number, "Ask the cluster's administrator what this means.")
         return ProviderError(f"Slurm refuses: {words}", hint)
     if number in {-1, 5005}:
-        # The controller hangs up on a token that it does not accept; slurmrestd sees only that.
-        detail = f"Slurm's controller hung up on user {user!r} ({words}); it does so when it does not accept the token"
-        return ProviderUnavailable(detail, f"Renew the token ('scontrol token username={user}'), and look at its log.")
+        # All that slurmrestd sees when the controller is away, and when it hangs up on a token it does not accept.
+        detail = f"Slurm's controller gave no answer ({words}): it is away, or does not accept {user!r}'s token"
+        step = f"'scontrol ping' tells which; 'scontrol token username={user}' makes a new token."
+        return ProviderUnavailable(detail, step)
     return ProviderUnavailable(f"Slurm cannot be asked: {words}", "Look whether slurmctld runs: 'scontrol ping'.")
