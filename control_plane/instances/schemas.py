@@ -98,6 +98,8 @@ class ReplicaView(BaseModel):
     retiring_since: datetime | None
     node: str | None
     restarts: int
+    #: It crashed so often that it is not started again by itself.
+    given_up: bool
     last_exit_code: int | None
     ready_at: datetime | None
 

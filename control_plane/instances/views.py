@@ -12,6 +12,7 @@ from control_plane.context import Context
 from control_plane.downloads.schemas import DownloadProgress
 from control_plane.downloads.service import find_progress
 from control_plane.instances import billing, repository
+from control_plane.instances.replicas import is_given_up
 from control_plane.instances.schemas import InstanceView, ReplicaView, ResourceLimits
 from control_plane.instances.tables import Instance, Replica
 
@@ -89,6 +90,7 @@ def _replica_view(replica: Replica) -> ReplicaView:
         retiring_since=replica.retiring_since,
         node=replica.node,
         restarts=replica.restarts,
+        given_up=is_given_up(replica),
         last_exit_code=replica.last_exit_code,
         ready_at=replica.ready_at,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -66,6 +67,16 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     ]
     print_facts([(key, value) for key, value in facts if value])
     print_line()
+    if instance["replicas"]:
+        print_table(
+            ["REPLICA", "STATE", "GENERATION", "NODE", "CONDITION"],
+            [
+                [str(r["ordinal"]), _state(r), str(r["generation"]), r["node"] or "-", _line(r)]
+                for r in _replicas(instance)
+            ],
+            empty="",
+        )
+        print_line()
     print_table(
         ["WHEN", "WHAT", "WHY"],
         [[_local_time(event["at"]), event["action"], event["message"]] for event in events],
@@ -87,11 +98,29 @@ def start(
     _ask(name, "start", RUNNING, "is running", no_wait=no_wait, timeout=timeout, as_json=as_json)
 
 
+class Mode(StrEnum):
+    """How engines are replaced."""
+
+    ROLLING = "rolling"
+    REPLACE = "replace"
+
+
 def restart(
-    name: NameArgument, no_wait: NoWaitOption = False, timeout: TimeoutOption = 3600, as_json: JsonOption = False
+    name: NameArgument,
+    mode: Annotated[
+        Mode, typer.Option(help="One engine after another, so that no request is dropped, or all at once.")
+    ] = Mode.ROLLING,
+    no_wait: NoWaitOption = False,
+    timeout: TimeoutOption = 3600,
+    as_json: JsonOption = False,
 ) -> None:
     """Replace the engines of a running instance with fresh ones."""
-    _ask(name, "restart", RUNNING, "is running again", no_wait=no_wait, timeout=timeout, as_json=as_json)
+    with Api.open() as api:
+        instance = api.post(f"/instances/{find_instance(api, name)['id']}/restart", {"mode": mode.value})
+        if not no_wait:
+            goal = RUNNING._replace(generation=instance["generation"])
+            instance = show_progress(api, instance, goal, as_json=as_json, timeout_s=timeout)
+    _tell(instance, "is running again", no_wait=no_wait, as_json=as_json)
 
 
 def rm(
@@ -118,12 +147,9 @@ def rm(
 
 def _ask(name: str, verb: str, goal: Goal, outcome: str, *, no_wait: bool, timeout: float, as_json: bool) -> None:
     with Api.open() as api:
-        before = find_instance(api, name)
-        instance = api.post(f"/instances/{before['id']}/{verb}")
+        instance = api.post(f"/instances/{find_instance(api, name)['id']}/{verb}")
         if not no_wait:
-            # A restart leaves "running" and comes back to it: only a phase that began since then counts.
-            after = before["since"] if verb == "restart" else None
-            instance = show_progress(api, instance, goal, as_json=as_json, timeout_s=timeout, after=after)
+            instance = show_progress(api, instance, goal, as_json=as_json, timeout_s=timeout)
     _tell(instance, outcome, no_wait=no_wait, as_json=as_json)
 
 
@@ -143,6 +169,22 @@ def _phase(instance: Json) -> str:
     if instance["phase"] == "downloading" and download and download["bytes_total"]:
         return f"downloading {download['bytes_done'] / download['bytes_total']:.0%}"
     return str(instance["phase"])
+
+
+def _replicas(instance: Json) -> list[Json]:
+    return sorted(instance["replicas"], key=lambda replica: int(replica["ordinal"]))
+
+
+def _state(replica: Json) -> str:
+    if replica["retiring_since"]:
+        return "leaving"
+    if replica["ready"]:
+        return "ready"
+    return "given up" if replica["given_up"] else "not ready"
+
+
+def _line(replica: Json) -> str:
+    return str(replica["condition"] or "").partition("\n")[0]
 
 
 def _age(moment: str) -> str:

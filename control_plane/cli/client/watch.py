@@ -23,10 +23,30 @@ POLL_INTERVAL_S = 0.5
 
 
 class Goal(NamedTuple):
-    """Phases that mean success, and those from which it cannot be reached without somebody doing something."""
+    """Phases that mean success, and those from which it cannot be reached without somebody doing something.
+
+    :ivar generation: only engines of this generation of the instance count, and there must be as many as are wanted.
+    """
 
     reached: frozenset[str]
     lost: frozenset[str]
+    generation: int | None = None
+
+    def is_reached(self, instance: Json) -> bool:
+        """Whether ``instance`` is there."""
+        if instance["phase"] not in self.reached:
+            return False
+        if self.generation is None:
+            return True
+        fresh = [replica["generation"] == self.generation and replica["ready"] for replica in instance["replicas"]]
+        return all(fresh) and len(fresh) == instance["replica_count"]
+
+    def is_lost(self, instance: Json) -> bool:
+        """Whether ``instance`` cannot come there by itself."""
+        stuck = any(
+            replica["given_up"] and replica["generation"] == self.generation for replica in instance["replicas"]
+        )
+        return instance["phase"] in self.lost or stuck
 
 
 RUNNING = Goal(
@@ -36,8 +56,11 @@ STOPPED = Goal(frozenset({"stopped"}), frozenset({"terminating", "terminated"}))
 TERMINATED = Goal(frozenset({"terminated"}), frozenset())
 
 
+_FAILED = {"failed": "failed", "running": "runs, but is not renewed"}
+
+
 class LaunchFailed(SlipwayError):
-    """The instance ended in ``failed``; the detail is its own reason."""
+    """The instance ended in ``failed``, or its new engines do not come up; the detail is its own reason."""
 
     code = "launch_failed"
 
@@ -57,14 +80,12 @@ def wait_for(
     display: Display,
     *,
     timeout_s: float | None = None,
-    after: str | None = None,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Json:
     """Poll ``instance`` until it reaches ``goal``; a server that goes away for a while is waited for.
 
-    :param after: the goal counts only in a phase that began at another time than this (``since`` before a restart).
-    :return: the instance in the phase reached.
+    :return: the instance as it is then.
     :raises LaunchFailed: it failed.
     :raises Conflict: somebody else stopped or ended it.
     :raises TimedOut: after ``timeout_s`` seconds.
@@ -73,9 +94,9 @@ def wait_for(
     while True:
         display.show(instance)
         phase = instance["phase"]
-        if phase in goal.reached and instance["since"] != after:
+        if goal.is_reached(instance):
             return instance
-        if phase in goal.lost:
+        if goal.is_lost(instance):
             raise _lost(instance)
         if timeout_s is not None and now() - started >= timeout_s:
             raise TimedOut(
@@ -91,9 +112,9 @@ def wait_for(
 
 
 def _lost(instance: Json) -> SlipwayError:
-    if instance["phase"] == "failed":
+    if instance["phase"] in {"failed", "running"}:  # running: its new engines do not come up, the old ones serve on
         return LaunchFailed(
-            f"{instance['name']} failed: {instance['reason']}",
+            f"{instance['name']} {_FAILED[instance['phase']]}: {instance['reason']}",
             instance["next_step"] or f"See 'slipway logs {instance['name']}'.",
         )
     return Conflict(
@@ -110,15 +131,18 @@ class Quiet:
 
 
 class Lines:
-    """For logs and pipes: a line when the phase changes, when a download gets stuck, and for each tenth of it."""
+    """For logs and pipes: a line when the phase changes, for each tenth of a download, and for each engine replaced."""
 
     def __init__(self) -> None:
-        self._said: tuple[str, int, str | None] | None = None
+        self._said: tuple[str | None, ...] | None = None
 
     def show(self, instance: Json) -> None:
         """Say what is new."""
         download = instance["download"] if instance["phase"] == "downloading" else None
-        news = (instance["phase"], int(10 * _fraction(download)) if download else 0, _trouble(download))
+        tenths = str(int(10 * _fraction(download))) if download else None
+        # While it runs there is only something to wait for when its engines are replaced: its reason says how far.
+        renewal = instance["reason"] if instance["phase"] == "running" else None
+        news = (instance["phase"], tenths, _trouble(download), renewal)
         if news == self._said:
             return
         self._said = news
@@ -191,9 +215,7 @@ def _fraction(download: Json) -> float:
     return download["bytes_done"] / total if total else 0.0
 
 
-def show_progress(
-    api: Api, instance: Json, goal: Goal, *, as_json: bool, timeout_s: float | None = None, after: str | None = None
-) -> Json:
+def show_progress(api: Api, instance: Json, goal: Goal, *, as_json: bool, timeout_s: float | None = None) -> Json:
     """:func:`wait_for` with the display that suits where standard error goes."""
     with ExitStack() as stack:
         display: Display
@@ -204,7 +226,7 @@ def show_progress(
         else:
             display = Lines()
         try:
-            return wait_for(api, instance, goal, display, timeout_s=timeout_s, after=after)
+            return wait_for(api, instance, goal, display, timeout_s=timeout_s)
         except KeyboardInterrupt:
             stack.close()
             say(f"{instance['name']} goes on without this command; see 'slipway show {instance['name']}'")

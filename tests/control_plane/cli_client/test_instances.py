@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.instances.lifecycle import Phase
 from tests.control_plane.cli_client.conftest import Slipway
-from tests.control_plane.cli_client.world import Engine, Machine, Story
+from tests.control_plane.cli_client.world import Engine, Machine, Step, Story
 
 
 @pytest.fixture
@@ -65,10 +65,32 @@ def test_stop_start_restart(slipway: Slipway, story: Story, mine: str, engine: E
     story.tell(*up)
     assert slipway("start", mine).err.splitlines()[-1] == "mine is running"
 
-    story.tell(*up[1:])
-    restarted = slipway("restart", mine)
+    story.tell(*up[1:], story.renew())
+    restarted = slipway("restart", mine, "--mode", "replace")
     assert restarted.err.splitlines()[-1] == "mine is running again"
     assert "provisioning: asked to restart" in restarted.err
+
+
+def test_a_rolling_restart_ends_when_every_engine_is_new(slipway: Slipway, story: Story, mine: str) -> None:
+    def told(reason: str) -> Step:
+        return lambda _, instance: setattr(instance, "reason", reason)
+
+    story.tell(told("0 of 1 engines are replaced"), told("still"), story.renew())
+    restarted = slipway("restart", mine)
+    assert restarted.code == 0, restarted.err
+    assert "running: 0 of 1 engines are replaced" in restarted.err
+    assert phase(slipway, mine) == "running"
+    assert "asked to restart, one engine after another" in slipway("show", mine).out
+
+
+def test_a_restart_whose_new_engine_does_not_come_up(slipway: Slipway, story: Story, mine: str) -> None:
+    story.tell(story.renew(ready=False, restarts=6, last_exit_code=1, started_at=None, condition="exited\nwhy"))
+    stuck = slipway("restart", mine)
+    assert stuck.code == 1
+    assert "is not renewed" in stuck.err
+    shown = slipway("show", mine).out
+    assert "given up" in shown
+    assert "exited" in shown
 
 
 def test_stop_without_waiting_and_out_of_time(slipway: Slipway, mine: str) -> None:

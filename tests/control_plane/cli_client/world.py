@@ -22,7 +22,7 @@ from control_plane.context import Context
 from control_plane.downloads.tables import Download, DownloadState
 from control_plane.instances.lifecycle import Phase, transition
 from control_plane.instances.replicas import new_replicas
-from control_plane.instances.tables import Instance
+from control_plane.instances.tables import Instance, Replica
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, ReplicaState, ReplicaStatus
 from tests.support.clock import FakeClock
 
@@ -153,6 +153,17 @@ class Story:
             (replica,) = new_replicas(instance, (), 1, self.clock.now())
             replica.url, replica.ready, replica.ready_at = url, True, self.clock.now()
             session.add(replica)
+
+        return step
+
+    def renew(self, **columns: Any) -> Step:
+        """Its one engine is replaced by one that the instance wants now; or this is what becomes of it instead."""
+
+        def step(session: Session, instance: Instance) -> None:
+            for replica in session.exec(select(Replica).where(Replica.instance_id == instance.id)):
+                replica.generation, replica.ready = instance.generation, True
+                for name, value in columns.items():
+                    setattr(replica, name, value)
 
         return step
 
