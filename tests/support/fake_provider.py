@@ -50,10 +50,11 @@ class FakeProvider:
         present = self.replicas.get(spec.name)
         if present is None or (present.state is ReplicaState.EXITED and present.boot_token != spec.boot_token):
             self.specs.append(spec)
-            url = f"http://engine.invalid/{len(self.specs)}"
             self.replicas[spec.name] = ReplicaStatus(
-                spec.name, ReplicaState.RUNNING, spec.boot_token, url, labels=spec.labels
+                spec.name, ReplicaState.PENDING, spec.boot_token, reason=self.full, labels=spec.labels
             )
+            if self.full is None:
+                self.run(spec.name)
         self._fail(self.fail_after["create"])
         return self.replicas[spec.name]
 
