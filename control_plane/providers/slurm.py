@@ -69,7 +69,7 @@ class SlurmProvider:
         self._last_offers: list[HardwareOffer] = []
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> SlurmProvider:
+    def from_settings(cls, settings: Settings, *, clock: Callable[[], float] = time.time) -> SlurmProvider:
         """The cluster that ``settings`` name.
 
         :raises Invalid: they do not say enough.
@@ -90,6 +90,7 @@ class SlurmProvider:
                 settings.slurm_engine, settings.slurm_cpus, settings.slurm_time_limit_s, settings.slurm_requeue
             ),
             tariff=Tariff(settings.slurm_price_per_hour, settings.slurm_gpu_memory_gib),
+            clock=clock,
         )
 
     def offers(self) -> list[HardwareOffer]:

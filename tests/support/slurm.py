@@ -12,14 +12,16 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from tests.support.processes import alive, eventually
+from tests.support.processes import eventually
+from tests.support.slurm_guard import processes_of
 
 #: A user of every Debian without a shell or files of its own; Slurm refuses ``nobody``.
 JOB_USER = "daemon"
@@ -181,33 +183,19 @@ class SlurmCluster:
         return {name for name, state in self.node_states().items() if state in {"idle", "mixed", "allocated"}}
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this cluster, job steps and what they started included: all name its folder."""
-        return [process for process in psutil.process_iter() if _mentions(process, str(self.folder))]
-
-    def end(self) -> None:
-        """End everything, jobs that outlived their daemon included, until nothing is left."""
-        for name in list(self._daemons):
-            self.stop(name)
-
-        def nothing_left() -> bool:
-            left = alive(self.processes())
-            for process in left:
-                process.kill()
-            return not left
-
-        eventually(nothing_left, "every process of the cluster has ended")
+        """Every process of this cluster, job steps and what they started included."""
+        return processes_of(self.folder)
 
 
 @contextmanager
 def running_slurm() -> Iterator[SlurmCluster]:
-    """A cluster, ready for jobs; its folder can be read by every user and is removed afterwards."""
-    with ExitStack() as stack:
-        # Not pytest's folder: only its owner can read that, and jobs run as another user.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slipway-slurm-")))
-        folder.chmod(0o755)
+    """A cluster, ready for jobs; its folder can be read by every user. All of it is gone afterwards."""
+    # Not pytest's folder: only its owner can read that, and jobs run as another user.
+    folder = Path(tempfile.mkdtemp(prefix="slipway-slurm-"))
+    folder.chmod(0o755)
+    with _guarded(folder):
         cluster = SlurmCluster(folder)
         cluster.write_configuration()
-        stack.callback(cluster.end)
         cluster.start("munged")
         eventually((folder / "run/munge.socket").exists, "munged listens")
         cluster.start("slurmctld", "-c")
@@ -217,6 +205,20 @@ def running_slurm() -> Iterator[SlurmCluster]:
         yield cluster
 
 
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """Have the cluster ended at the end of this block, or of this process, however it ends."""
+    argv = [sys.executable, "-m", "tests.support.slurm_guard", str(folder)]
+    root = Path(__file__).parents[2]
+    guard = subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.communicate()
+    if guard.returncode:
+        raise RuntimeError(f"something of the cluster in {folder} is left")
+
+
 def chown_to_job_user(path: Path) -> None:
     """Give a file or folder to the user that jobs run as."""
     user = pwd.getpwnam(JOB_USER)
@@ -224,25 +226,14 @@ def chown_to_job_user(path: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports; the last two follow each other, because Slurm wants the nodes' ports as a range."""
+    """Free ports that follow each other, as Slurm wants its nodes'; below those that the kernel gives out by chance."""
     while True:
-        with ExitStack() as stack:
-            listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count - 1)]
-            ports = [listener.getsockname()[1] for listener in listeners]
-            try:
-                stack.enter_context(socket.create_server(("127.0.0.1", ports[-1] + 1)))
-            except OSError:
-                continue
-            return [*ports, ports[-1] + 1]
+        first = 20000 + secrets.randbelow(12000)
+        ports = list(range(first, first + count))
+        if not any(_listens(port) for port in ports):
+            return ports
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _mentions(process: psutil.Process, text: str) -> bool:
-    try:
-        return text in " ".join(process.cmdline()) or text in process.environ().get("SLURM_CONF", "")
-    except psutil.Error:
-        return False

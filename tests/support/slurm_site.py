@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -50,9 +51,9 @@ class SlurmSite:
         self.provider = self.make_provider()
         self.other_installation = self.make_provider(secret_key=SecretStr("secret-2"))
 
-    def make_provider(self, **changes: object) -> SlurmProvider:
+    def make_provider(self, clock: Callable[[], float] = time.time, **changes: object) -> SlurmProvider:
         """A provider of this site whose settings differ by ``changes``: another worker, or another installation."""
-        return SlurmProvider.from_settings(self.settings.model_copy(update=changes))
+        return SlurmProvider.from_settings(self.settings.model_copy(update=changes), clock=clock)
 
     def spec(self, name: str, boot_token: str, **behaviour: object) -> ReplicaSpec:
         """A replica on a processor."""
@@ -100,6 +101,10 @@ class SlurmSite:
     def engines(self) -> list[psutil.Process]:
         """Engines that run, whatever Slurm thinks of them."""
         return [process for process in self.cluster.processes() if str(self.folder / "slipway-serve") in _argv(process)]
+
+    def start_scripts(self) -> list[psutil.Process]:
+        """The processes that watch over engines."""
+        return [process for process in self.cluster.processes() if _argv(process)[-1:][0].endswith("/slurm_script")]
 
     def clear(self) -> None:
         """Cancel every job, and wait until nothing is left of this site."""

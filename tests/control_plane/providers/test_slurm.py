@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -291,6 +292,19 @@ class TestAsking:
         eventually(lambda: len(site.jobs("replica")) == 1, "the job that was not chosen ends by itself")
         assert len(site.engines()) == 1
         assert (site.jobs("replica") == [first]) is both_seen
+
+    def test_slurm_kills_what_does_not_end_by_itself(self, site: SlurmSite) -> None:
+        site.provider.create(site.spec("replica", "boot-1", ignore_sigterm=True))
+        wait_until(site.provider, "replica", ReplicaState.RUNNING)
+        for process in site.start_scripts():
+            process.suspend()
+        site.provider.delete("replica", grace_s=30)
+        for seconds in (35, 45):
+            site.make_provider(clock=lambda late=seconds: time.time() + late).delete("replica", grace_s=30)
+            assert len(site.jobs("replica")) == 1
+            assert ("COMPLETING" in site.cluster.command("squeue", "-h", "-o", "%T")) is (seconds > 40)
+        eventually(lambda: site.provider.find("replica").state is ReplicaState.ABSENT, "it is gone", 30)
+        assert not site.engines()
 
     def test_an_engine_that_is_not_there(self, site: SlurmSite) -> None:
         site.make_provider(slurm_engine="/nowhere/slipway-serve").create(site.spec("replica", "boot-1"))
