@@ -37,6 +37,13 @@ T = TypeVar("T")
 _LOG_PIECE_BYTES = 1 << 16
 
 
+class _Answer(NamedTuple):
+    """What a host answered, or the error that kept it from answering."""
+
+    host: SshHost
+    answer: Any
+
+
 class _Target(NamedTuple):
     """What a hardware id means: a host, and one of its kinds of devices or none."""
 
@@ -59,6 +66,8 @@ class SshProvider:
         self._connections = {host.name: HostConnection(host, timeout_s=timeout_s) for host in hosts}
         #: What a host said the last time, for the listing of one that is down.
         self._facts: dict[str, HostFacts] = {}
+        #: Where a name was seen the last time: that host is asked alone, and the others when it does not know it.
+        self._seen: dict[str, str] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SshProvider:
@@ -138,12 +147,8 @@ class SshProvider:
 
     def find(self, name: str) -> ReplicaStatus:
         """The replica of this name; ``ABSENT`` only when every host has said so."""
-        answers = self._ask_all("find", name=name, owner=self._owner)
-        for host, answer in answers:
-            if isinstance(answer, dict):
-                return _status(host, answer, name)
-        _raise_first(answers)
-        return ReplicaStatus(name, ReplicaState.ABSENT)
+        found = self._ask_where_it_is("find", name, owner=self._owner)
+        return _status(*found, name) if found else ReplicaStatus(name, ReplicaState.ABSENT)
 
     def list_owned(self) -> list[ReplicaStatus]:
         """Everything with our tag; nothing at all while a host cannot be asked, for half a list misleads."""
@@ -153,9 +158,7 @@ class SshProvider:
 
     def delete(self, name: str, *, grace_s: float) -> None:
         """Begin to end a replica and return."""
-        answers = self._ask_all("delete", name=name, owner=self._owner, grace_s=grace_s)
-        if not any(answer is True for _, answer in answers):
-            _raise_first(answers)
+        self._ask_where_it_is("delete", name, owner=self._owner, grace_s=grace_s)
 
     # Logs.
 
@@ -183,12 +186,8 @@ class SshProvider:
         return offset, text
 
     def _log(self, name: str, *, offset: int = 0, tail: int | None = None) -> dict[str, Any]:
-        answers = self._ask_all("log", name=name, offset=offset, tail=tail, limit=_LOG_PIECE_BYTES)
-        for _, answer in answers:
-            if isinstance(answer, dict):
-                return answer
-        _raise_first(answers)
-        return {"start": 0, "next_offset": offset, "text": ""}
+        found = self._ask_where_it_is("log", name, offset=offset, tail=tail, limit=_LOG_PIECE_BYTES)
+        return found.answer if found else {"start": 0, "next_offset": offset, "text": ""}
 
     # Weights.
 
@@ -233,12 +232,29 @@ class SshProvider:
                 return _Target(connection, None if hardware_id == cpu_hardware(connection.host) else device)
         raise ProviderError(f"there is no hardware {hardware_id!r}", "Choose one that GET /hardware lists.")
 
-    def _ask_all(self, operation: str, **arguments: Any) -> list[tuple[SshHost, Any]]:
-        """Each host's answer, or what kept it from answering."""
-        connections = list(self._connections.values())
+    def _ask_where_it_is(self, operation: str, name: str, **arguments: Any) -> _Answer | None:
+        """The answer of the host that has ``name``; None when every host has said that it has not.
+
+        :raises ProviderUnavailable: nobody has it of those who could be asked.
+        """
+        last = self._connections.get(self._seen.get(name, ""))
+        for connections in ([last] if last else [], list(self._connections.values())):
+            answers = self._ask(connections, operation, name=name, **arguments)
+            for answer in answers:
+                if answer.answer and not isinstance(answer.answer, SlipwayError):
+                    self._seen[name] = answer.host.name
+                    return answer
+            _raise_first(answers)
+        self._seen.pop(name, None)
+        return None
+
+    def _ask_all(self, operation: str, **arguments: Any) -> list[_Answer]:
+        return self._ask(list(self._connections.values()), operation, **arguments)
+
+    def _ask(self, connections: list[HostConnection], operation: str, **arguments: Any) -> list[_Answer]:
         calls = [connection.call(operation, **arguments) for connection in connections]
         answers = self._loop.run(_gather(calls))
-        return [(connection.host, answer) for connection, answer in zip(connections, answers, strict=True)]
+        return [_Answer(connection.host, answer) for connection, answer in zip(connections, answers, strict=True)]
 
 
 async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T | SlipwayError]:
@@ -251,7 +267,7 @@ async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T | SlipwayEr
     return results
 
 
-def _raise_first(answers: Sequence[tuple[SshHost, Any]]) -> None:
+def _raise_first(answers: Sequence[_Answer]) -> None:
     """What keeps us from knowing. A host that is refused now may be let in again: it is not a final answer."""
     for _, answer in answers:
         if isinstance(answer, HostRefused):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from control_plane.providers.ssh_host.supervisor.calls import call
 from control_plane.providers.ssh_host.supervisor.replicas import Host
-from control_plane.providers.ssh_host.supervisor.watch import watch
 
 
 def main() -> None:
@@ -22,6 +21,8 @@ def main() -> None:
     options.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     host = Host(options.root)
     if options.operation == "run":
+        from control_plane.providers.ssh_host.supervisor.watch import watch  # noqa: PLC0415 (calls are many, and short)
+
         watch(host, options.name)
     else:
         json.dump(call(host), sys.stdout)
