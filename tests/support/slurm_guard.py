@@ -17,16 +17,17 @@ from tests.support.processes import alive, eventually
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Every process of the cluster in ``folder``, job steps and what they started included: all name it."""
-    return [
-        process for process in psutil.process_iter() if process.pid != psutil.Process().pid and _names(process, folder)
-    ]
+    own = psutil.Process().pid
+    return [process for process in psutil.process_iter() if process.pid != own and _names(process.pid, folder)]
 
 
-def _names(process: psutil.Process, folder: Path) -> bool:
+def _names(pid: int, folder: Path) -> bool:
+    """Whether a process's arguments or environment do. Read raw: Slurm's steps write their title over both."""
     try:
-        return any(str(folder) in word for word in (*process.cmdline(), process.environ().get("SLURM_CONF", "")))
-    except psutil.Error:
+        words = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+    except OSError:
         return False
+    return any(bytes(folder) in each for each in words)
 
 
 def end_cluster(folder: Path) -> None:
