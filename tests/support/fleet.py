@@ -1,0 +1,225 @@
+"""The control plane as real processes, several of each role, which a test kills and starts again.
+
+There is no supervisor here: what keeps the system together when processes die is its database alone. Web servers,
+workers and schedulers share a PostgreSQL (or SQLite), a Redis and one root secret, as on several machines.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from sqlalchemy import create_engine, text
+
+from control_plane.accounts.service import bootstrap
+from control_plane.clock import SYSTEM_CLOCK
+from control_plane.context import Context
+from control_plane.database import Database
+from control_plane.migrate import upgrade
+from control_plane.settings import Settings
+from tests.support.processes import eventually
+from tests.support.slipway import free_port
+
+ROOT = Path(__file__).parents[2]
+#: Seconds until a process that was started must answer; importing takes most of them on a busy machine.
+_START_S = 90.0
+_COMMANDS = {"web": "web", "worker": "worker", "scheduler": "beat"}
+#: What each writes to its log when it has begun its work.
+_READY = {"web": "Uvicorn running", "worker": " ready.", "scheduler": "is starting"}
+
+
+class Fleet:
+    """Processes by name: ``web-0``, ``worker-1``, ``scheduler-0``, … with an operator's API key."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self.settings = settings
+        self._environment = dict(environment)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ports: dict[str, int] = {}
+        self._log_starts: dict[str, int] = {}
+        # The kernel's parent-death signal means the thread that started a process: one that lives as long as the fleet.
+        self._starter = ThreadPoolExecutor(1)
+        #: When each was last started, by time.monotonic().
+        self.started_at: dict[str, float] = {}
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        upgrade(settings.database_url)
+        database = Database(settings.database_url)
+        self.context = Context(settings, database, SYSTEM_CLOCK, providers={}, hint=lambda *_: None)
+        api_key = bootstrap(self.context).api_key
+        assert api_key is not None
+        self.api_key = api_key
+
+    @property
+    def names(self) -> list[str]:
+        """Of all processes."""
+        return list(self._processes)
+
+    @property
+    def urls(self) -> list[str]:
+        """Of all web servers."""
+        return [f"http://127.0.0.1:{port}" for port in self._ports.values()]
+
+    def start(self, name: str) -> None:
+        """Start a process, by the commands that the documentation names."""
+        role = name.partition("-")[0]
+        argv = [sys.executable, "-m", "control_plane.cli", _COMMANDS[role], "--data", str(self.settings.data_dir)]
+        if role == "web":
+            argv += ["--port", str(self._ports.setdefault(name, free_port()))]
+        with self._log(name).open("ab") as log:
+            self._log_starts[name], self.started_at[name] = log.tell(), time.monotonic()
+            self._processes[name] = self._starter.submit(
+                subprocess.Popen,
+                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.settings.child_environment() | self._environment | {"PYTHONPATH": str(ROOT)},
+                cwd=self.settings.data_dir,
+            ).result()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and nothing comes in its place."""
+        process = self._processes[name]
+        process.kill()
+        process.wait(10)
+
+    def replace(self, name: str) -> None:
+        """SIGKILL, and another one in its place."""
+        self.kill(name)
+        self.start(name)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it is there and does nothing, until :meth:`resume`."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a process has begun its work since it was last started."""
+        if self._processes[name].poll() is not None:
+            return False
+        with self._log(name).open("rb") as log:
+            log.seek(self._log_starts[name])
+            return _READY[name.partition("-")[0]].encode() in log.read()
+
+    def wait_ready(self) -> None:
+        """Until all processes have begun their work."""
+        for name in self.names:
+            eventually(lambda name=name: self.is_ready(name), f"{name} is ready", _START_S)
+
+    def stop(self) -> None:
+        """SIGKILL all of them."""
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.wait(10)
+        self._starter.shutdown()
+        self.context.database.engine.dispose()
+
+    def api(self) -> Api:
+        """A client of its own for one thread."""
+        return Api(self.urls, self.api_key)
+
+    def logs(self, tail: int = 2000) -> str:
+        """The end of what each process said."""
+        return "\n".join(f"--- {name}\n{self._log(name).read_text()[-tail:]}" for name in self._processes)
+
+    def _log(self, name: str) -> Path:
+        return self.settings.data_dir / f"{name}.log"
+
+
+class Api:
+    """A client that does what a careful one does: it asks the next server when one is gone, and sends what it sent
+    before with the same idempotency key."""
+
+    def __init__(self, urls: list[str], api_key: str, patience_s: float = 120.0) -> None:
+        self._urls = cycle(urls)
+        self._patience_s = patience_s
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {api_key}"}, timeout=30, trust_env=False)
+
+    def __call__(self, method: str, path: str, **arguments: Any) -> Any:
+        """The JSON of the first answer that is neither a broken connection nor a 5xx.
+
+        :raises httpx.HTTPStatusError: the request is refused.
+        :raises TimeoutError: no server answers in time.
+        """
+        deadline, last = time.monotonic() + self._patience_s, ""
+        while time.monotonic() < deadline:
+            try:
+                answer = self._client.request(method, f"{next(self._urls)}/api/v1{path}", **arguments)
+            except httpx.TransportError as error:
+                last = repr(error)
+            else:
+                if answer.status_code < 500:
+                    answer.raise_for_status()
+                    return answer.json()
+                last = answer.text
+            time.sleep(0.1)
+        raise TimeoutError(f"{method} {path}: no answer in {self._patience_s:g} s, at last {last[:500]}")
+
+    def launch(self, **body: Any) -> str:
+        """Launch an instance, once however often it has to be sent; its id."""
+        return str(self("POST", "/instances", json=body, headers={"Idempotency-Key": uuid4().hex})["id"])
+
+    def instances(self, *, live: bool = False) -> list[dict[str, Any]]:
+        """All of them."""
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self("GET", "/instances", params={"limit": 200, "live": live} | cursor)
+            found += page["items"]
+            if not page["next_cursor"]:
+                return found
+            cursor = {"cursor": page["next_cursor"]}
+
+    def close(self) -> None:
+        """Let its connections go."""
+        self._client.close()
+
+
+@contextmanager
+def running_fleet(
+    settings: Settings, *, webs: int = 1, workers: int = 1, schedulers: int = 1, environment: Mapping[str, str] = {}
+) -> Iterator[Fleet]:
+    """A fleet on the database and the broker of ``settings``; every process is gone afterwards."""
+    counts = {"web": webs, "worker": workers, "scheduler": schedulers}
+    fleet = Fleet(settings, environment)
+    try:
+        for role, count in counts.items():
+            for number in range(count):
+                fleet.start(f"{role}-{number}")
+        fleet.wait_ready()
+        yield fleet
+    except BaseException:
+        sys.stderr.write(fleet.logs())
+        raise
+    finally:
+        fleet.stop()
+
+
+@contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """An empty database on a PostgreSQL server; dropped afterwards."""
+    name = f"fleet_{uuid4().hex[:12]}"
+    _administer(server_url, f'CREATE DATABASE "{name}"')
+    yield server_url.format(database=name)
+    _administer(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _administer(server_url: str, statement: str) -> None:
+    engine = create_engine(server_url.format(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
