@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.providers.kubernetes_api.client import Json
+from tests.support.kubernetes_chart import install, render
 from tests.support.kubernetes_cluster import Cluster, running_cluster
 from tests.support.kubernetes_site import KubernetesSite, make_site, tiny_image
 
+NAMESPACE = "slipway"
 _HERE = Path(__file__).parent
 
 
@@ -32,8 +35,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> KubernetesSite:
-    """A namespace where the provider has the chart's rights and no more."""
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "slipway"}})
-    folder = tmp_path_factory.mktemp("site")
-    return make_site(cluster, folder, namespace="slipway", kubeconfig=cluster.kubeconfig)
+def chart(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Json]:
+    """The chart, installed."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    manifests = render(
+        tmp_path_factory.mktemp("chart"),
+        namespace=NAMESPACE,
+        publicUrl="https://models.slipway.test",
+        ingress={"enabled": True, "host": "models.slipway.test", "tlsSecretName": "tls"},
+    )
+    install(cluster, manifests)
+    return manifests
+
+
+@pytest.fixture(scope="session")
+def site(cluster: Cluster, chart: list[Json], tmp_path_factory: pytest.TempPathFactory) -> KubernetesSite:
+    """The chart's namespace, where the provider has the rights of the chart's service account."""
+    kubeconfig = cluster.kubeconfig_of(cluster.token_of(NAMESPACE, "slipway"), "slipway")
+    return make_site(cluster, tmp_path_factory.mktemp("site"), namespace=NAMESPACE, kubeconfig=kubeconfig)

@@ -135,6 +135,8 @@ class Cluster:
             "--authorization-mode=Node,RBAC",
             "--endpoint-reconciler-type=none",
             "--kubelet-preferred-address-types=InternalIP",
+            f"--audit-policy-file={self.folder / 'audit-policy.json'}",
+            f"--audit-log-path={self.folder / 'audit.log'}",
         )
         eventually(self._api_answers, f"the API server answers (see {self.folder}/kube-apiserver.log)", 60)
 
@@ -143,6 +145,18 @@ class Cluster:
             return self.admin.get("/api/v1/namespaces/kube-system") is not None
         except SlipwayError:
             return False
+
+    def audit(self) -> list[Json]:
+        """Every request that was answered: its user, verb, resource (``pods/log``) and namespace."""
+        entries = []
+        for line in (self.folder / "audit.log").read_text().splitlines():
+            entry = json.loads(line)
+            about = entry.get("objectRef")
+            if entry["stage"] == "ResponseComplete" and about is not None:
+                parts = [about.get("resource", ""), *([about["subresource"]] if "subresource" in about else [])]
+                who, where = entry["user"].get("username"), about.get("namespace")
+                entries.append({"user": who, "verb": entry["verb"], "resource": "/".join(parts), "namespace": where})
+        return entries
 
     def set_gpus(self, name: str, count: int) -> None:
         """Give a node so many GPUs, and the labels by which they are known."""
@@ -182,6 +196,8 @@ def _start_control_plane(cluster: Cluster) -> None:
     pki.mkdir()
     _write_key(pki / "accounts.key")
     token = secrets.token_hex(16)
+    policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+    (cluster.folder / "audit-policy.json").write_text(json.dumps(policy))
     (cluster.folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
     cluster.kubeconfig = cluster.kubeconfig_of(token, "admin")
     cluster.start("etcd", f"--data-dir={cluster.folder / 'etcd'}", "--unsafe-no-fsync")
