@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from control_plane.errors import Conflict, SlipwayError
 from control_plane.instances import service
 from control_plane.instances.figures import figures
+from control_plane.instances.lifecycle import Phase
 from control_plane.instances.logs import source
 from control_plane.instances.schemas import InstanceView
 from web.instance_actions import actions_for, can_terminate
@@ -54,7 +55,13 @@ def api(view: InstanceView, key: str | None = None) -> Values:
 
 def settings(view: InstanceView) -> Values:
     """What can be changed."""
-    return {"name": view.name, "error": None}
+    return {
+        "name": view.name,
+        "name_error": None,
+        "replicas": view.replica_count,
+        "replicas_error": None,
+        "can_resize": view.phase not in {Phase.TERMINATING, Phase.TERMINATED},
+    }
 
 
 def _logs(visitor: Visitor, view: InstanceView) -> Values:

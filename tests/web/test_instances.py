@@ -9,7 +9,7 @@ from control_plane.accounts import repository as accounts
 from control_plane.accounts.tables import Team
 from control_plane.context import Context
 from control_plane.instances.lifecycle import Phase
-from control_plane.instances.tables import Instance
+from control_plane.instances.tables import Instance, Replica
 from tests.support.clock import FakeClock
 from tests.web.conftest import Browser
 from tests.web.html import Element, read
@@ -21,8 +21,8 @@ BUTTONS = {
     Phase.DOWNLOADING: {"Stop", "Terminate"},
     Phase.PROVISIONING: {"Stop", "Terminate"},
     Phase.STARTING: {"Stop", "Terminate"},
-    Phase.RUNNING: {"Stop", "Restart", "Terminate"},
-    Phase.SLEEPING: {"Stop", "Restart", "Terminate"},
+    Phase.RUNNING: {"Stop", "Restart", "Replace at once", "Terminate"},
+    Phase.SLEEPING: {"Stop", "Restart", "Replace at once", "Terminate"},
     Phase.FAILED: {"Start", "Terminate"},
     Phase.STOPPING: {"Terminate"},
     Phase.STOPPED: {"Start", "Terminate"},
@@ -64,6 +64,67 @@ def test_a_failure_is_an_alert_with_a_next_step(browser: Browser, add_instance: 
     for tab in ("overview", "logs"):
         alert = browser.read_page(f"/instances/{instance.id}?tab={tab}").one(role="alert")
         assert alert.text == "out of memory Pick a smaller model."
+
+
+def test_a_crash_loop_shows_the_engines_last_lines(browser: Browser, add_instance: AddInstance) -> None:
+    reason = "engine exited with code 1, for the 6th time in a row\nTraceback\nValueError: <no> such thing"
+    instance = add_instance(phase="failed", reason=reason, next_step="See the log.")
+    alert = browser.read_page(f"/instances/{instance.id}").one(role="alert")
+    assert alert.one("strong").text == "engine exited with code 1, for the 6th time in a row"
+    assert alert.one("pre").text == "Traceback ValueError: <no> such thing"
+    assert "Traceback" not in browser.read_page("/instances").one("tbody").text
+
+
+def test_every_replica_is_shown_with_what_is_wrong(
+    browser: Browser, add_instance: AddInstance, context: Context, clock: FakeClock
+) -> None:
+    instance = add_instance(generation=3, replica_count=2)
+    now = clock.now()
+    columns: list[dict[str, object]] = [
+        {"generation": 2, "ready": False, "retiring_since": now - timedelta(seconds=20), "node": "node1"},
+        {"generation": 3, "ready": True, "node": "node2"},
+        {"generation": 3, "condition": "0/2 nodes are available: Insufficient nvidia.com/gpu"},
+        {"generation": 3, "condition": "engine exited with code 1\nlast words", "restarts": 6, "last_exit_code": 1},
+    ]
+    with context.database.transaction() as session:
+        for ordinal, values in enumerate(columns):
+            session.add(
+                Replica(
+                    **{
+                        "instance_id": instance.id,
+                        "ordinal": ordinal,
+                        "provider": "local",
+                        "resource_name": f"r-{ordinal}",
+                        "boot_token": "b",
+                        "created_at": now,
+                        **values,
+                    }
+                )
+            )
+    table = browser.read_page(f"/instances/{instance.id}").one("section", aria_labelledby="replicas-title")
+    leaving, ready, waiting, given_up = (row.text for row in table.one("tbody").all("tr"))
+    assert "leaving for 20" in leaving
+    assert "node1 2 of 3" in leaving
+    assert ready == "1 ● ready node2 3"
+    assert "not ready 0/2 nodes are available: Insufficient nvidia.com/gpu" in waiting
+    assert "given up crashed 6×, last exit code 1 engine exited with code 1 last words" in given_up
+
+
+def test_the_number_of_replicas_is_a_setting(browser: Browser, add_instance: AddInstance) -> None:
+    instance = add_instance(replica_count=2, price_per_hour=0.5)
+    page = browser.read_page(f"/instances/{instance.id}?tab=settings")
+    form = page.one("form", action=f"/instances/{instance.id}/replicas")
+    assert page.labelled("Replicas")["value"] == "2"
+    assert "$0.25 per hour and replica" in form.text
+    for typed, says in [("0", "at least 1"), ("many", "whole number"), ("99", "at most 16"), ("", "is needed")]:
+        answer = browser.send(form, replicas=typed)
+        assert answer.status_code == 422
+        field = read(answer.text).labelled("Replicas")
+        assert field["value"] == typed
+        assert says in read(answer.text).one(id=field["aria-describedby"].split()[0]).text
+    assert browser.send(form, replicas="3").url.path == f"/instances/{instance.id}"
+    shown = browser.get(f"/api/v1/instances/{instance.id}").json()
+    assert (shown["replica_count"], shown["price_per_hour"]) == (3, 0.75)
 
 
 def test_a_download_is_shown_with_bytes_rate_and_time_left(browser: Browser, add_instance: AddInstance) -> None:
@@ -157,13 +218,16 @@ def test_buttons_do_what_they_say(browser: Browser, add_instance: AddInstance) -
     for phase, button, becomes in [
         ("running", "Stop", "stopping"),
         ("stopped", "Start", "requested"),
-        ("running", "Restart", "provisioning"),
+        ("running", "Restart", "running"),
+        ("running", "Replace at once", "provisioning"),
     ]:
         instance = add_instance(f"{button} it", phase=phase)
         page = browser.read_page(f"/instances/{instance.id}")
         form = next(form for form in page.all("form") if button in form.buttons())
         assert browser.send(form).url.path == f"/instances/{instance.id}"
-        assert browser.get(f"/api/v1/instances/{instance.id}").json()["phase"] == becomes
+        shown = browser.get(f"/api/v1/instances/{instance.id}").json()
+        assert shown["phase"] == becomes
+        assert (shown["generation"] > instance.generation) == (button in {"Restart", "Replace at once"})
 
 
 def test_terminate_asks_for_the_name(browser: Browser, add_instance: AddInstance) -> None:

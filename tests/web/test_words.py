@@ -70,6 +70,8 @@ def instance_at(phase: str, **values: Any) -> InstanceView:
         **{
             "accelerator_count": 0,
             "limits": {},
+            "replica_count": 1,
+            "generation": 0,
             "api_url": "u",
             "price_per_hour": 0,
             "cost_so_far": 0,

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from control_plane.accounts import api_keys
 from control_plane.errors import SlipwayError
 from control_plane.instances import service
-from control_plane.instances.schemas import InstanceUpdate, InstanceView
+from control_plane.instances.schemas import InstanceUpdate, InstanceView, ReplicaCount
 from web.forms import FormInvalid, parsed
-from web.instance_actions import RESTART, START, STOP, Action
+from web.instance_actions import REPLACE, RESTART, START, STOP, Action
 from web.instance_view import api, head, settings
 from web.templating import page
 from web.visitor import Visitor, VisitorDep
@@ -41,8 +41,14 @@ def start(visitor: VisitorDep, instance_id: UUID) -> Response:
 
 @router.post("/restart")
 def restart(visitor: VisitorDep, instance_id: UUID) -> Response:
-    """Put new engines in the place of the old ones."""
+    """Put new engines in the place of the old ones, one after another."""
     return _act(visitor, RESTART, instance_id)
+
+
+@router.post("/replace")
+def replace(visitor: VisitorDep, instance_id: UUID) -> Response:
+    """End all engines, then start new ones."""
+    return _act(visitor, REPLACE, instance_id)
 
 
 @router.post("/rename")
@@ -55,9 +61,25 @@ def rename(request: Request, visitor: VisitorDep, instance_id: UUID, name: Annot
         service.update(visitor.context, visitor.principal, instance_id, update)
     except SlipwayError as error:
         view = service.get(visitor.context, visitor.principal, instance_id)
-        values = settings(view) | {"name": name, "error": _words(error)}
+        values = settings(view) | {"name": name, "name_error": _words(error)}
         return _page(request, visitor, view, "settings", status=error.status, **values)
     return RedirectResponse(f"/instances/{instance_id}?tab=settings", 303)
+
+
+@router.post("/replicas")
+def resize(request: Request, visitor: VisitorDep, instance_id: UUID, replicas: Annotated[str, Form()] = "") -> Response:
+    """More engines, or fewer."""
+    try:
+        if not replicas.strip():
+            raise FormInvalid({"replicas": "is needed"})
+        count = parsed(ReplicaCount, {"min": replicas.strip(), "max": replicas.strip()})
+        service.update(visitor.context, visitor.principal, instance_id, InstanceUpdate(replicas=count))
+    except SlipwayError as error:
+        view = service.get(visitor.context, visitor.principal, instance_id)
+        words = next(iter(error.messages.values())) if isinstance(error, FormInvalid) else _words(error)
+        values = settings(view) | {"replicas": replicas, "replicas_error": words}
+        return _page(request, visitor, view, "settings", status=error.status, **values)
+    return RedirectResponse(f"/instances/{instance_id}", 303)
 
 
 @router.post("/keys")
