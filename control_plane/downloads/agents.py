@@ -26,7 +26,7 @@ from control_plane.keys import agent_token, installation_id
 from control_plane.providers.base import FetchSpec
 
 #: Seconds without a report after which somebody looks whether the agent is still there.
-SILENT_S = 15.0
+SILENT_S = 8.0
 #: Boots without a new byte, and the waits between them.
 BACKOFF = Backoff(attempts=6, first_s=2.0, longest_s=60.0)
 

@@ -274,7 +274,7 @@ def test_a_silent_agent_is_looked_after_and_replaced_in_the_end(elsewhere: Elsew
     desk.clock.advance(agents.SILENT_S)
     assert service.sweep(elsewhere.context) == [download.id]
     row = elsewhere.drive(download)
-    assert (row.reason, row.boot_token) == ("the agent has been silent for 15 s", first)
+    assert (row.reason, row.boot_token) == (f"the agent has been silent for {agents.SILENT_S:.0f} s", first)
     elsewhere.report(download, bytes_done=6)
     assert (desk.row(download).state, desk.row(download).reason) == (DownloadState.DOWNLOADING, None)
 
