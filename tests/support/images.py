@@ -47,7 +47,15 @@ def build(podman: Podman, name: Name) -> None:
 
     :raises RuntimeError: a step failed.
     """
-    flags = ["--network=host", "--build-arg", f"BASE_IMAGE={_BASE}", "--volume", f"{_BUNDLE}:{_BUNDLE_INSIDE}:ro"]
+    # Docker's own format: OCI's has no place for a health check.
+    flags = [
+        "--format=docker",
+        "--network=host",
+        "--build-arg",
+        f"BASE_IMAGE={_BASE}",
+        "--volume",
+        f"{_BUNDLE}:{_BUNDLE_INSIDE}:ro",
+    ]
     for variable in ("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"):
         flags += ["--env", f"{variable}={_BUNDLE_INSIDE}"]
     for link in _find_links():
