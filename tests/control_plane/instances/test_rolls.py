@@ -15,6 +15,9 @@ from control_plane.instances.schemas import EngineOptions, InstanceUpdate, Insta
 from control_plane.providers.base import ProviderError, ReplicaState
 from tests.support.instances import Plant
 
+#: What is tried here is decided outside the database; the other files of this folder try both kinds.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 def _is_settled(instance: InstanceView) -> bool:
     current = [replica for replica in instance.replicas if replica.generation == instance.generation and replica.ready]
