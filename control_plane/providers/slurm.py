@@ -53,6 +53,7 @@ class SlurmProvider:
         folder: SharedFolder,
         *,
         owner: str,
+        user: JobUser,
         partition: str,
         options: JobOptions,
         tariff: Tariff,
@@ -61,6 +62,7 @@ class SlurmProvider:
         self._rest = rest
         self._shared = folder
         self._owner = owner
+        self._user = user
         self._partition_name = partition
         self._options = options
         self._tariff = tariff
@@ -85,6 +87,7 @@ class SlurmProvider:
             SlurmRest(settings.slurm_url, tokens),
             SharedFolder(shared.expanduser().absolute(), owner, user),
             owner=owner,
+            user=user,
             partition=settings.slurm_partition,
             options=JobOptions(
                 settings.slurm_engine, settings.slurm_cpus, settings.slurm_time_limit_s, settings.slurm_requeue
@@ -187,7 +190,7 @@ class SlurmProvider:
         raise ProviderError(f"the Slurm cluster has no {wanted}", f"Set SLIPWAY_SLURM_PARTITION; there are: {there}.")
 
     def _is_ours(self, job: Job) -> bool:
-        return job.tag is not None and job.tag.owner == self._owner
+        return job.tag is not None and job.tag.owner == self._owner and job.user_id == self._user.uid
 
     def _jobs(self, name: str) -> list[Job]:
         return [job for job in self._rest.jobs() if job.name == name and self._is_ours(job)]

@@ -82,6 +82,7 @@ class Tag(NamedTuple):
 class Job:
     """The part of a job's record that matters here.
 
+    :ivar user_id: whose it is; anybody can write any comment, so a tag alone proves nothing.
     :ivar run: how often Slurm has run it again: 0 at first.
     :ivar submitted_at: seconds since 1970.
     :ivar exit_code: of the batch script; negative for a signal; None while there is none.
@@ -92,6 +93,7 @@ class Job:
     state: str
     reason: str
     tag: Tag | None
+    user_id: int
     node: str | None
     run: int
     submitted_at: float
@@ -108,6 +110,7 @@ class Job:
             state=state,
             reason=str(value.get("state_reason") or "None"),
             tag=Tag.from_comment(value.get("comment") or ""),
+            user_id=int(value["user_id"]),
             node=value.get("batch_host") or None,
             run=int(value.get("restart_cnt") or 0),
             submitted_at=float(value.get("submit_time") or 0),

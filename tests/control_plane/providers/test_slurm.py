@@ -22,6 +22,7 @@ from control_plane.providers.base import (
 )
 from control_plane.providers.slurm import SlurmProvider
 from control_plane.providers.slurm_jobs import submission
+from control_plane.providers.slurm_jobs.job import Tag
 from tests.control_plane.providers.contract import BOOT, KEY, ProviderContract, boot_at, names, wait_until
 from tests.support.processes import eventually
 from tests.support.slurm import JOB_USER, SlurmCluster, running_slurm
@@ -292,6 +293,16 @@ class TestAsking:
         eventually(lambda: len(site.jobs("replica")) == 1, "the job that was not chosen ends by itself")
         assert len(site.engines()) == 1
         assert (site.jobs("replica") == [first]) is both_seen
+
+    def test_another_users_job_with_our_tag_is_not_ours(self, site: SlurmSite) -> None:
+        spec = site.spec("replica", "boot-1")
+        forged = Tag(spec.owner, BOOT, {}).to_comment()
+        site.cluster.command(
+            "sbatch", "--job-name=replica", f"--comment={forged}", "--output=/dev/null", "--wrap=sleep 9"
+        )
+        assert site.provider.list_owned() == []
+        assert site.provider.find("replica").state is ReplicaState.ABSENT
+        site.cluster.command("scancel", *site.jobs("replica"))
 
     def test_slurm_kills_what_does_not_end_by_itself(self, site: SlurmSite) -> None:
         site.provider.create(site.spec("replica", "boot-1", ignore_sigterm=True))
