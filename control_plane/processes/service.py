@@ -52,7 +52,7 @@ def _view(row: ProcessHeartbeat, now: datetime, *, ticking: bool) -> ProcessView
         idle_s = (now - (row.last_task_at or row.started_at)).total_seconds()
         if idle_s >= IDLE_AFTER_S:
             state = ProcessState.IDLE
-            words = f"{row.name} is alive and took no task for {idle_s:.0f} s: it has lost the broker; restart it"
+            words = f"{row.name} is alive and took no task for {idle_s:.0f} s: it may have lost the broker; restart it"
     return ProcessView.model_validate(row, from_attributes=True).model_copy(
         update={"age_s": age_s, "state": state, "words": words}
     )

@@ -105,7 +105,7 @@ def test_every_replica_is_shown_with_what_is_wrong(
     leaving, ready, waiting, given_up = (row.text for row in table.one("tbody").all("tr"))
     assert "leaving for 20" in leaving
     assert "node1 2 of 3" in leaving
-    assert ready == "1 ● ready node2 3"
+    assert ready == "Replica 1 ● ready node2 3"
     assert "not ready 0/2 nodes are available: Insufficient nvidia.com/gpu" in waiting
     assert "given up crashed 6×, last exit code 1 engine exited with code 1 last words" in given_up
 
