@@ -21,7 +21,7 @@ from requests import RequestException
 from control_plane.errors import SlipwayError
 from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
 from control_plane.providers.docker_api import body, gpus
-from control_plane.providers.docker_api.connection import Connection, is_final, is_gone, is_podman, status_of
+from control_plane.providers.docker_api.connection import Connection, is_final, is_gone, is_podman, is_taken, status_of
 from control_plane.providers.docker_api.container_log import ContainerLog
 from control_plane.providers.docker_api.endings import Endings
 from control_plane.providers.docker_api.images import ImagePulls
@@ -145,7 +145,7 @@ class DockerProvider:
         try:
             client.create_container_from_config(config, spec.name)
         except APIError as error:
-            if status_of(error) != 409:
+            if not is_taken(error):
                 raise
         container = self._find(client, spec.name)
         if container is None:
@@ -254,7 +254,8 @@ class DockerProvider:
         try:
             self._log(container.name).copy_new(client, container.id)
         except (APIError, RequestException) as error:
-            logger.warning("the last log of %s is lost: %s", container.name, error)
+            if not (isinstance(error, APIError) and is_gone(error)):
+                logger.warning("the last log of %s is lost: %s", container.name, error)
 
 
 def _inspect(client: APIClient, name: str) -> Container | None:

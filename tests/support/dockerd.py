@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from docker.api import APIClient
 
+from tests.support.certificates import write_certificates
 from tests.support.podman import answers, end_inside
 from tests.support.processes import eventually
 from tests.support.sandbox import Sandbox, running_sandbox
@@ -27,14 +29,22 @@ class Dockerd:
     folder: Path
     docker_host: str
     registry: str
-    flags: Sequence[str] = ()
-    path: str | None = None
     _daemon: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def publish_address(self) -> str:
         """Where this machine reaches ports that containers publish."""
         return self.sandbox.address
+
+    @property
+    def tls_host(self) -> str:
+        """Its address over TCP, where it wants a client certificate."""
+        return f"tcp://{self.sandbox.address}:2376"
+
+    @property
+    def certificates(self) -> Path:
+        """A folder with ``ca.pem``, ``cert.pem`` and ``key.pem``: the server's, and good for clients."""
+        return self.folder / "certificates"
 
     @property
     def log(self) -> Path:
@@ -49,10 +59,14 @@ class Dockerd:
 
     def start_service(self) -> None:
         """Start the daemon; returns when it answers."""
+        pem = {name: str(self.certificates / f"{name}.pem") for name in ("ca", "cert", "key")}
         argv = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", "/run/docker"]
         argv += ["--pidfile", "/run/docker.pid", "--host", self.docker_host, "--live-restore"]
-        argv += ["--storage-driver=overlay2", "--insecure-registry", self.registry, *self.flags]
-        environment = {"PATH": self.path} if self.path else {}
+        argv += ["--storage-driver=overlay2", "--insecure-registry", self.registry]
+        argv += ["--host", self.tls_host, "--tlsverify"]
+        argv += ["--tlscacert", pem["ca"], "--tlscert", pem["cert"], "--tlskey", pem["key"]]
+        argv += ["--add-runtime", "nvidia=runc"]
+        environment = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
         self._daemon = self.sandbox.start(argv, self.log, environment)
         eventually(lambda: answers(self.docker_host), f"dockerd answers (see {self.log})", 60)
 
@@ -64,15 +78,20 @@ class Dockerd:
 
 
 @contextmanager
-def running_dockerd(*flags: str, path: str | None = None) -> Iterator[Dockerd]:
+def running_dockerd() -> Iterator[Dockerd]:
     """Start one in a sandbox, with an empty storage; everything is gone afterwards.
 
-    :param path: its ``PATH``, where it finds runtime hooks.
+    It believes that the NVIDIA Container Toolkit is installed: a runtime of that name, and the hook, which here does
+    nothing. What it would give a container is seen in the container's environment.
     """
     with tempfile.TemporaryDirectory(prefix="slipway-dockerd-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        hook = folder / "bin" / "nvidia-container-runtime-hook"
+        hook.parent.mkdir()
+        hook.write_text("#!/bin/sh\nexit 0\n")
+        hook.chmod(0o755)
         with running_sandbox() as sandbox:
-            host, registry = f"unix://{folder / 'docker.sock'}", f"{sandbox.outside}:5000"
-            dockerd = Dockerd(sandbox, folder, host, registry, flags, path)
+            dockerd = Dockerd(sandbox, folder, f"unix://{folder / 'docker.sock'}", f"{sandbox.outside}:5000")
+            write_certificates(dockerd.certificates, sandbox.address)
             dockerd.start_service()
             yield dockerd

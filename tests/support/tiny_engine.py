@@ -100,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _end_when_idle() -> None:
+    print("draining", flush=True)
     while _Handler.in_flight:
         time.sleep(0.05)
     os._exit(0)
@@ -119,7 +120,7 @@ def main() -> None:
     if "exit_code" in behaviour:
         print(behaviour["message"], file=sys.stderr, flush=True)
         sys.exit(behaviour["exit_code"])
-    _Handler.ballast = bytearray(behaviour.get("allocate_bytes", 0))
+    _Handler.ballast = bytearray(b"x") * behaviour.get("allocate_bytes", 0)
     if "helper" in behaviour:
         helper = subprocess.Popen(["sleep", "600"])
         Path(behaviour["helper"]).write_text(str(helper.pid))

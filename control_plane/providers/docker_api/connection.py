@@ -14,6 +14,8 @@ from requests import RequestException
 from control_plane.providers.base import ProviderError, ProviderUnavailable
 from control_plane.providers.docker_api.options import DockerOptions
 
+#: For the one question that every version answers: which one it is.
+_ANY_VERSION = "1.41"
 #: Docker says 500 to some requests that can never work, and Podman to many.
 _FINAL = (
     (
@@ -57,13 +59,22 @@ class Connection:
             raise ProviderUnavailable(detail, _AWAY) from error
 
     def _connect(self, timeout_s: float) -> APIClient:
+        if self._version is None:
+            with closing(self._make(_ANY_VERSION, timeout_s)) as client:
+                answer = client.version(api_version=False)
+            if "ApiVersion" not in answer:
+                raise ProviderError(f"what answers at {self._options.host} is not Docker", _AWAY)
+            self._version = str(answer["ApiVersion"])
+        return self._make(self._version, timeout_s)
+
+    def _make(self, version: str, timeout_s: float) -> APIClient:
         options = self._options
         tls: TLSConfig | bool = False
         if options.certificates is not None:
             pair = (str(options.certificates / "cert.pem"), str(options.certificates / "key.pem"))
             tls = TLSConfig(client_cert=pair, ca_cert=str(options.certificates / "ca.pem"), verify=True)
-        client = APIClient(options.host, version=self._version or "auto", timeout=timeout_s, tls=tls)
-        self._version = client.api_version  # spares the next client a question
+        client = APIClient(options.host, version=version, timeout=timeout_s, tls=tls)
+        client.trust_env = False  # else an authority named in the environment would replace Docker's own
         return client
 
 
@@ -75,6 +86,11 @@ def status_of(error: APIError) -> int:
 def is_gone(error: APIError) -> bool:
     """Whether it says that there is no such container. Podman answers 500 while one is being removed."""
     return status_of(error) == 404 or "no such container" in str(error.explanation or error)
+
+
+def is_taken(error: APIError) -> bool:
+    """Whether it says that a container has this name already; Podman's status for that is 500."""
+    return status_of(error) == 409 or "already in use" in str(error.explanation or error)
 
 
 def is_final(error: APIError) -> bool:

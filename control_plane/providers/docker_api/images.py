@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _QUICK_S = 2.0
 #: For so long a failure is told to whoever asks; then it is tried again.
 _FAILURE_KEPT_S = 30.0
-_WRITE_EVERY_S = 0.5
+_WRITE_EVERY_S = 0.2
 #: Docker says nothing while a registry is slow to answer.
 _SILENCE_S = 300.0
 _FINAL_WORDS = (
