@@ -1,7 +1,7 @@
 PORT ?= 8000
 DATA ?= data
 
-.PHONY: up test setup check bench bench-gpu
+.PHONY: up test setup check bench bench-gpu test-kubernetes
 
 up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
 	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
@@ -15,6 +15,11 @@ test:  ## The whole test suite: most of it in parallel, then what needs the mach
 	.venv/bin/python -m pytest -m "not (alone or gpu)" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder || status=$$?; \
 	.venv/bin/python -m pytest -m "alone or gpu" || status=$$?; \
 	exit $$status
+
+test-kubernetes:  ## The kubernetes provider and the Helm chart on a real cluster, which is built once (nine minutes)
+	@scripts/setup dev
+	@scripts/kubernetes-binaries
+	.venv/bin/python -m pytest tests/kubernetes
 
 check:  ## Lint, formatting, types, import contracts
 	@scripts/setup dev

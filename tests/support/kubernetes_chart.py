@@ -20,13 +20,28 @@ def render(folder: Path, *, namespace: str, release: str = "slipway", **values: 
 
     :raises RuntimeError: a template fails; carries what it said.
     """
-    path = folder / "values.json"
-    path.write_text(json.dumps(values))
-    argv = [str(programs() / "helm-render"), str(CHART), release, namespace, str(path)]
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    context = {
+        "Values": _merged(yaml.safe_load((CHART / "values.yaml").read_text()), values),
+        "Release": {"Name": release, "Namespace": namespace, "Service": "Helm"},
+        "Chart": {"Name": about["name"], "Version": about["version"], "AppVersion": about["appVersion"]},
+    }
+    path = folder / "context.json"
+    path.write_text(json.dumps(context))
+    argv = [str(programs() / "helm-render"), str(CHART), str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def _merged(base: Json, over: Json) -> Json:
+    """``over`` laid onto ``base``, key by key, as Helm merges values."""
+    both = {
+        key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in over.items()
+    }
+    return base | both
 
 
 def install(cluster: Cluster, manifests: list[Json]) -> None:

@@ -150,6 +150,7 @@ class Node:
             "maxOpenFiles": 20000,
             "nodeLeaseDurationSeconds": 10,
             "nodeStatusUpdateFrequency": "2s",
+            "syncFrequency": "5s",  # at which 1.20 notices the end of a pod that never started
             "resolvConf": str(self.folder / "resolv.conf"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
         }

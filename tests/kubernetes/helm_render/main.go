@@ -1,7 +1,7 @@
-// Renders a Helm chart for the tests of the Kubernetes lane: the templates, the built-in objects and those of Helm's
-// functions that docker/helm/slipway uses. It is no Helm: a function that is not here is an error, never ignored.
+// Renders a Helm chart for the tests of the Kubernetes lane: templates, and those of Helm's functions that
+// docker/helm/slipway uses. It is no Helm: a function that is not here is an error, never ignored.
 //
-// Usage: helm-render CHART RELEASE NAMESPACE VALUES.json
+// Usage: helm-render CHART CONTEXT.json, where the context holds Values, Release and Chart.
 package main
 
 import (
@@ -9,24 +9,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/ioutil"
 	"os"
 	"path/filepath"
 	"reflect"
 	"sort"
 	"strings"
 	"text/template"
-
-	"sigs.k8s.io/yaml"
 )
 
 type values = map[string]interface{}
 
 func main() {
-	if len(os.Args) != 5 {
-		fail(errors.New("usage: helm-render CHART RELEASE NAMESPACE VALUES.json"))
+	if len(os.Args) != 3 {
+		fail(errors.New("usage: helm-render CHART CONTEXT.json"))
 	}
-	text, err := render(os.Args[1], os.Args[2], os.Args[3], os.Args[4])
+	text, err := render(os.Args[1], os.Args[2])
 	if err != nil {
 		fail(err)
 	}
@@ -38,23 +35,14 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func render(chart, release, namespace, overrides string) (string, error) {
-	var given, over, about values
-	for path, target := range map[string]*values{
-		filepath.Join(chart, "values.yaml"): &given, overrides: &over, filepath.Join(chart, "Chart.yaml"): &about,
-	} {
-		data, err := ioutil.ReadFile(path)
-		if err == nil {
-			err = yaml.Unmarshal(data, target)
-		}
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
-		}
+func render(chart, contextFile string) (string, error) {
+	var context values
+	data, err := os.ReadFile(contextFile)
+	if err == nil {
+		err = json.Unmarshal(data, &context)
 	}
-	context := values{
-		"Values":  merged(given, over),
-		"Release": values{"Name": release, "Namespace": namespace, "Service": "Helm", "Revision": 1},
-		"Chart":   values{"Name": about["name"], "Version": about["version"], "AppVersion": about["appVersion"]},
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", contextFile, err)
 	}
 	files, err := filepath.Glob(filepath.Join(chart, "templates", "*"))
 	if err != nil {
@@ -64,7 +52,7 @@ func render(chart, release, namespace, overrides string) (string, error) {
 	all := template.New("chart").Option("missingkey=zero")
 	all.Funcs(functions(all))
 	for _, file := range files {
-		data, err := ioutil.ReadFile(file)
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return "", err
 		}
@@ -87,24 +75,6 @@ func render(chart, release, namespace, overrides string) (string, error) {
 		}
 	}
 	return out.String(), nil
-}
-
-// merged lays over onto base, key by key.
-func merged(base, over values) values {
-	result := values{}
-	for key, value := range base {
-		result[key] = value
-	}
-	for key, value := range over {
-		below, one := result[key].(values)
-		above, two := value.(values)
-		if one && two {
-			result[key] = merged(below, above)
-		} else {
-			result[key] = value
-		}
-	}
-	return result
 }
 
 func functions(all *template.Template) template.FuncMap {
@@ -130,10 +100,7 @@ func functions(all *template.Template) template.FuncMap {
 			}
 			return value
 		},
-		"toYaml": func(value interface{}) (string, error) {
-			data, err := yaml.Marshal(value)
-			return strings.TrimSuffix(string(data), "\n"), err
-		},
+		"toYaml": func(value interface{}) string { return strings.Join(block(value), "\n") },
 		"toJson": func(value interface{}) (string, error) {
 			data, err := json.Marshal(value)
 			return string(data), err
@@ -150,6 +117,53 @@ func functions(all *template.Template) template.FuncMap {
 			}
 			return result
 		},
+	}
+}
+
+// block is a value in YAML's block style, line by line; scalars as in JSON, which YAML includes.
+func block(value interface{}) []string {
+	var lines []string
+	switch v := value.(type) {
+	case values:
+		keys := make([]string, 0, len(v))
+		for key := range v {
+			keys = append(keys, key)
+		}
+		sort.Strings(keys)
+		for _, key := range keys {
+			below := block(v[key])
+			if isCollection(v[key]) && !isEmpty(v[key]) {
+				lines = append(lines, key+":")
+				for _, line := range below {
+					lines = append(lines, "  "+line)
+				}
+			} else {
+				lines = append(lines, key+": "+below[0])
+			}
+		}
+	case []interface{}:
+		for _, item := range v {
+			for i, line := range block(item) {
+				lines = append(lines, map[bool]string{true: "- ", false: "  "}[i == 0]+line)
+			}
+		}
+	}
+	if len(lines) > 0 {
+		return lines
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		fail(err)
+	}
+	return []string{string(data)}
+}
+
+func isCollection(value interface{}) bool {
+	switch value.(type) {
+	case values, []interface{}:
+		return true
+	default:
+		return false
 	}
 }
 
