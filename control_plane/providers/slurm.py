@@ -11,8 +11,6 @@ What a job does on its node, and how a run that was cut off is fenced, is told i
 from __future__ import annotations
 
 import getpass
-import os
-import pwd
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -80,7 +78,7 @@ class SlurmProvider:
             raise Invalid(
                 "the slurm provider does not know its cluster", "Set SLIPWAY_SLURM_URL to slurmrestd's address."
             )
-        owner, user = installation_id(settings), _job_user(settings.slurm_user or getpass.getuser())
+        owner, user = installation_id(settings), JobUser.named(settings.slurm_user or getpass.getuser())
         shared = settings.slurm_shared_dir or settings.data_dir / "slurm"
         tokens = TokenSource(user.name, settings.slurm_token_file, settings.slurm_jwt_key_file)
         return cls(
@@ -289,18 +287,3 @@ _UNKNOWN_HARDWARE = HardwareOffer(
     price_per_hour=0.0,
     available=False,
 )
-
-
-def _job_user(name: str) -> JobUser:
-    """
-    :raises Invalid: jobs cannot run as ``name`` and be given files by this process.
-    """
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        detail = f"Slurm jobs are to run as {name!r}, who is no user here"
-        raise Invalid(detail, "Correct SLIPWAY_SLURM_USER.") from None
-    if os.geteuid() not in {0, entry.pw_uid}:
-        detail = f"Slurm jobs are to run as {name!r}, to whom this process cannot give files that only that user reads"
-        raise Invalid(detail, f"Run Slipway as {name!r} or as root, or correct SLIPWAY_SLURM_USER.")
-    return JobUser(name, entry.pw_uid, entry.pw_gid)

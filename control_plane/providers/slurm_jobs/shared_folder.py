@@ -2,6 +2,7 @@
 
 ::
 
+    SHARED/OWNER/.present/NAME   for the list of replicas: of those long deleted only the logs are left
     SHARED/OWNER/NAME/
       boot.json         which boot there is to be, and whether it is to end         provider ──► job
       BOOT_TOKEN/
@@ -21,6 +22,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from control_plane.errors import Invalid
 from control_plane.providers.base import ProviderUnavailable
 from control_plane.providers.local_host.log_store import LogStore
 
@@ -39,6 +42,21 @@ class JobUser(NamedTuple):
     name: str
     uid: int
     gid: int
+
+    @classmethod
+    def named(cls, name: str) -> JobUser:
+        """
+        :raises Invalid: jobs cannot run as ``name`` and be given files by this process.
+        """
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            detail = f"Slurm jobs are to run as {name!r}, who is no user here"
+            raise Invalid(detail, "Correct SLIPWAY_SLURM_USER.") from None
+        if os.geteuid() not in {0, entry.pw_uid}:
+            detail = f"Slurm jobs are to run as {name!r}, and this process cannot give that user files of its own"
+            raise Invalid(detail, f"Run Slipway as {name!r} or as root, or correct SLIPWAY_SLURM_USER.")
+        return cls(name, entry.pw_uid, entry.pw_gid)
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,8 @@ class ReplicaFolder:
             for each in (self.path.parent, self.path, self.path / "log", folder):
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._give(each)
+            self._marker.parent.mkdir(mode=0o700, exist_ok=True)
+            self._marker.touch()
             self._replace(folder / "api-key", api_key + "\n")
             self._replace(folder / "replica.json", json.dumps(plan))
             self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
@@ -119,6 +139,11 @@ class ReplicaFolder:
             if self.path.is_dir():
                 self._replace(self.path / "boot.json", json.dumps(asdict(Boot(None))))
                 self._remove_other_boots(None)
+            self._marker.unlink(missing_ok=True)
+
+    @property
+    def _marker(self) -> Path:
+        return self.path.parent / ".present" / self.path.name
 
     def claim(self, token: str, job_id: int) -> int:
         """Let ``job_id`` run this boot, unless another job may already; the id of the one that may."""
@@ -207,7 +232,8 @@ class SharedFolder:
     def names(self) -> Iterator[str]:
         """Replicas that have a boot."""
         with _storage():
-            present = sorted(path.name for path in self._path.iterdir()) if self._path.is_dir() else []
+            folder = self._path / ".present"
+            present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         return (name for name in present if self.replica(name).boot() is not None)
 
 
