@@ -37,8 +37,8 @@ class Desk:
         self.cancel = False
         self.heard = threading.Event()
         self.app = FastAPI()
-        self.app.get("/job")(self.give)
-        self.app.post("/job")(self.hear)
+        self.app.get("/job", response_model=None)(self.give)
+        self.app.post("/job", response_model=None)(self.hear)
 
     def give(self, request: Request) -> Response | dict[str, Any]:
         return self._refusal(request) or self.job
