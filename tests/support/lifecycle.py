@@ -36,8 +36,8 @@ from tests.support.clock import FakeClock
 from tests.support.instances import STARTER, add_principal
 from tests.support.interleaving import reach
 
-#: Two nodes with room for all replicas, so that one can be lost.
-NODES = Hardware("fake-cpu", "Two machines", "cpu", {"node-1": 12, "node-2": 12}, 64 << 30, 3.6)
+#: Two nodes that together have room for three instances of three replicas, and one more; one alone has not.
+NODES = Hardware("fake-cpu", "Two machines", "cpu", {"node-1": 5, "node-2": 5}, 64 << 30, 3.6)
 #: Phases in which an instance's replicas are meant to go.
 _ENDING = {Phase.STOPPING, Phase.STOPPED, Phase.FAILED, Phase.TERMINATING, Phase.TERMINATED}
 
@@ -125,6 +125,7 @@ class World:
         self.excused: dict[str, str] = {}
         #: Why instances may fail.
         self.may_fail: defaultdict[UUID, list[str]] = defaultdict(list)
+        self.may_all_fail = False
         #: Boots whose create lands late: a second time is no fault of the control plane's.
         self.late: set[str] = set()
         self.violations: list[str] = []
