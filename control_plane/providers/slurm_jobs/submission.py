@@ -13,7 +13,7 @@ from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSp
 from control_plane.providers.slurm_jobs.job import Tag
 from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, GPU_HARDWARE, Node
 
-_MIB = 1 << 20
+_MIB, _GIB = 1 << 20, 1 << 30
 #: Seconds without an answer from the shared storage after which a job must think that another has taken over.
 LEASE_S = 30.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
@@ -107,8 +107,19 @@ def job(spec: ReplicaSpec, options: JobOptions, partition: str, folder: Path) ->
     if spec.hardware_id != CPU_HARDWARE:
         kind = spec.hardware_id.removeprefix(GPU_HARDWARE).removeprefix("-")
         description["gres"] = ":".join(filter(None, ("gpu", kind, str(max(1, spec.accelerator_count)))))
-    if spec.limits.memory_bytes is not None:
-        description["memory_per_node"] = math.ceil(spec.limits.memory_bytes / _MIB)
+    if memory := _memory_bytes(spec):
+        description["memory_per_node"] = math.ceil(memory / _MIB)
     if options.time_limit_s is not None:
         description["time_limit"] = math.ceil(options.time_limit_s / 60)
     return description
+
+
+def _memory_bytes(spec: ReplicaSpec) -> int | None:
+    """What the job asks for of its node's memory; None leaves it to the partition.
+
+    On processors a job without a limit of its own must have what its plan needs, and room for the start script and the
+    engine's libraries: clusters that enforce memory kill it at the partition's default otherwise.
+    """
+    if spec.limits.memory_bytes is not None:
+        return spec.limits.memory_bytes
+    return spec.memory_bytes + _GIB if spec.hardware_id == CPU_HARDWARE and spec.memory_bytes else None

@@ -94,6 +94,8 @@ class TestHardware:
         assert "NumCPUs=2 " in shown
         assert "MinMemoryNode=1G " in shown
         assert "TimeLimit=01:30:00 " in shown
+        provider.create(replace(site.spec("planned", "boot-1"), memory_bytes=3 << 30))
+        assert "MinMemoryNode=4G " in site.cluster.scontrol("show", "job", site.jobs("planned")[0])
 
     def test_what_waits_says_for_what_and_starts_when_its_turn_comes(self, site: SlurmSite) -> None:
         assert (offer(site).free_count, offer(site).accelerator_count, offer(site).price_per_hour) == (16, 8, 3.5)
