@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from control_plane.errors import Invalid
@@ -244,18 +245,21 @@ def test_the_key_is_in_a_private_file_and_nowhere_else(site: SshSite, name: str)
         environment = environment_of(site, name)
         assert environment["HF_HUB_OFFLINE"] == "1"
         assert environment["CUDA_VISIBLE_DEVICES"] == ""
-        assert not [variable for variable in environment if variable.startswith(("SLIPWAY_", "SSH_"))]
+        ours = [variable for variable in environment if variable.startswith(("SLIPWAY_", "SSH_", "HF_"))]
+        assert sorted(ours) == ["HF_HUB_OFFLINE", "SLIPWAY_REPLICA_FOLDER"]
 
 
 @pytest.mark.parametrize(
     ("restarted", "reason"), [(True, "the host was restarted"), (False, "its supervisor was killed")]
 )
 def test_what_dies_with_its_host_is_lost_and_replaced(
-    site: SshSite, name: str, *, restarted: bool, reason: str
+    site: SshSite, name: str, tmp_path: Path, *, restarted: bool, reason: str
 ) -> None:
-    with replica(site, name) as status:
+    helper_pid = tmp_path / "helper"
+    with replica(site, name, helper=str(helper_pid)) as status:
         (watcher,) = [process for process in site.hosts[0].watchers() if name in process.cmdline()]
-        family = [watcher, *watcher.children(recursive=True)]
+        helper = psutil.Process(int(helper_pid.read_text()))
+        family = [watcher, *(process for process in watcher.children(recursive=True) if process != helper)]
         watcher.kill()
         eventually(lambda: not alive(family), "the engine does not outlive its supervisor")
         if restarted:  # what it wrote down was in an earlier boot of the machine
@@ -267,6 +271,7 @@ def test_what_dies_with_its_host_is_lost_and_replaced(
         assert "ready http" in site.provider.logs(name, tail_bytes=4096)
         assert site.provider.create(site.spec(name, BOOT)).state is ReplicaState.LOST, "not started twice"
         site.provider.create(site.spec(name, "boot-2"))
+        eventually(lambda: not alive([helper]), "what the dead engine left behind is ended")
         assert wait_until(site.provider, name, ReplicaState.RUNNING).boot_token == "boot-2"
 
 
@@ -282,6 +287,9 @@ def test_what_is_missing_on_a_host_is_said(site: SshSite, name: str, tmp_path: P
     assert "Install Python" in refused(SshProvider([alpha.settings(python="no-such-python")], OWNER), site, name)
     with pytest.raises(ProviderError, match="limits can be kept by systemd only"):
         site.provider.create(replace(site.spec(name, BOOT), limits=Limits(cpus=1)))
+    abroad = SshProvider([alpha.settings(replica_address="192.0.2.1")], OWNER)
+    with pytest.raises(ProviderError, match=r"cannot listen on 192\.0\.2\.1"):
+        abroad.create(site.spec(name, BOOT))
     fetched = Weights("org/model", "0" * 40, None)
     with pytest.raises(ProviderError, match="models--org--model"):
         site.provider.create(replace(site.spec(name, BOOT), weights=fetched))

@@ -14,6 +14,7 @@ from pathlib import Path
 from control_plane.providers.ssh_host.supervisor import machine
 from control_plane.providers.ssh_host.supervisor.files import Json, write_json, write_private
 from control_plane.providers.ssh_host.supervisor.log import read
+from control_plane.providers.ssh_host.supervisor.ports import reserved_port
 from control_plane.providers.ssh_host.supervisor.replicas import (
     Host,
     Refused,
@@ -72,6 +73,12 @@ def check(spec: Json) -> None:
         raise Refused(f"{spec['argv'][0]} is not there or cannot be run", "Install Slipway on the host.")
     if spec.get("needs") and not Path(spec["needs"]).is_dir():
         raise Refused(f"the folder {spec['needs']} is not there", "Launch again: the weights are fetched anew.")
+    try:
+        with reserved_port(spec["address"]):
+            pass
+    except OSError as error:
+        detail = f"replicas cannot listen on {spec['address']}: {error.strerror or error}"
+        raise Refused(detail, "Name an address of the host as replica_address in ssh_hosts.") from error
     have = sum(gpu["model"] == spec["device"] for gpu in machine.gpus()) if spec["device_count"] else 0
     if have < spec["device_count"]:
         raise Refused(f"{spec['device_count']} × {spec['device']} asked for, the host has {have}", "Ask for fewer.")
@@ -117,7 +124,7 @@ def spawn(host: Host, spec: Json) -> None:
     runner = machine.systemd()
     if runner:
         cpus, memory = spec["limits"].get("cpus"), spec["limits"].get("memory_bytes")
-        properties = ["KillMode=mixed", f"TimeoutStopSec={HOST_GRACE_S + 10:g}"]
+        properties = ["KillMode=mixed", "OOMPolicy=continue", f"TimeoutStopSec={HOST_GRACE_S + 10:g}"]
         properties += [f"CPUQuota={round(cpus * 100)}%"] if cpus else []
         properties += [f"MemoryMax={int(memory)}"] if memory else []
         unit = [f"--unit={spec['name']}-{spec['boot_token'][:8]}", "--collect", "--quiet"]

@@ -7,6 +7,8 @@ import fcntl
 import os
 import re
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from control_plane.providers.ssh_host.supervisor.files import Json, read_json
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 #: Logs of deleted replicas that are kept.
 ENDED_KEPT = 20
+#: Seconds that a watching process has to say its first word.
+START_S = 30.0
+#: In every replica's environment, with its folder as value: how its helpers are recognised when it is dead.
+MARKER = "SLIPWAY_REPLICA_FOLDER"
 
 
 class Refused(Exception):
@@ -52,13 +58,17 @@ def status_of(host: Host, folder: Path, owner: str | None = None) -> Json | None
     if spec is None or (owner is not None and spec["owner"] != owner):
         return None
     status = {key: spec[key] for key in ("name", "boot_token", "labels", "created_at")}
+    known: Json | None = None
     for _ in range(2):  # it may end between our look at the lock and that at the file
-        known = read_json(folder / "status.json") or {"state": "pending", "boot_id": spec["boot_id"]}
+        known = read_json(folder / "status.json")
+        if known is None and abs(time.time() - spec["created_at"]) < START_S and spec["boot_id"] == host.boot_id:
+            return dict(status, state="pending", reason="starting")
+        known = known or {"state": "pending", "boot_id": spec["boot_id"]}
         if known["state"] in {"exited", "lost"}:
             return dict(status, state=known["state"], exit_code=known.get("exit_code"), reason=known.get("reason"))
         if watched(folder):
             return dict(status, state=known["state"], port=known.get("port"), reason=known.get("reason"))
-    if not folder.exists():
+    if known is None or not folder.exists():
         return None
     restarted = known["boot_id"] != host.boot_id
     return dict(status, state="lost", reason="the host was restarted" if restarted else "its supervisor was killed")
@@ -85,8 +95,21 @@ def taken_devices(host: Host) -> dict[str, str]:
     return taken
 
 
+def kill_survivors(folder: Path) -> None:
+    """Kill what a replica that nobody watches any more left behind: its own helpers may outlive it.
+
+    They are known by the marker in their environment, which, unlike a process id in a file, is never reused.
+    """
+    marker = f"{MARKER}={folder}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            if marker in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 def forget(host: Host, folder: Path) -> None:
     """Remove what is left of a replica; its log is kept for a while."""
+    kill_survivors(folder)
     kept = host.root / "ended" / folder.name
     shutil.rmtree(kept, ignore_errors=True)
     kept.parent.mkdir(exist_ok=True)

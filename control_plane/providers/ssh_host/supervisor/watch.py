@@ -9,17 +9,16 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from control_plane.providers.ssh_host.supervisor import machine
 from control_plane.providers.ssh_host.supervisor.calls import HOST_GRACE_S
 from control_plane.providers.ssh_host.supervisor.files import Json, read_json, write_json
 from control_plane.providers.ssh_host.supervisor.log import append
-from control_plane.providers.ssh_host.supervisor.replicas import Host, forget, taken_devices
+from control_plane.providers.ssh_host.supervisor.ports import reserved_port
+from control_plane.providers.ssh_host.supervisor.replicas import MARKER, Host, forget, taken_devices
 
 INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|XDG_CACHE_HOME|SSL_CERT_(FILE|DIR)|"
@@ -40,7 +39,6 @@ class Watch:
         self.host, self.folder = host, host.folder(name)
         self.spec: Json = read_json(self.folder / "spec.json") or {}
         self.host_ends = False
-        self.killed_after: float | None = None
         signal.signal(signal.SIGTERM, self.on_sigterm)
 
     def on_sigterm(self, *_: object) -> None:
@@ -66,7 +64,7 @@ class Watch:
         if devices is None:
             forget(self.host, self.folder)
             return
-        with reserved_port(self.spec) as port:
+        with reserved_port(self.spec["address"]) as port:
             try:
                 process = self.start(port, devices)
             except OSError as error:
@@ -111,6 +109,7 @@ class Watch:
             argv += ["--host", self.spec["address"], "--port", str(port), "--api-key-file", secret]
         environment = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
         environment.update(self.spec["environment"], CUDA_VISIBLE_DEVICES=",".join(devices), PYTHONUNBUFFERED="1")
+        environment[MARKER] = str(self.folder)
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -160,22 +159,6 @@ class Watch:
     def append(self, data: bytes) -> None:
         """Add to the log."""
         append(self.folder / "log", data)
-
-
-@contextlib.contextmanager
-def reserved_port(spec: Json) -> Iterator[int]:
-    """A free port of the address, held while the replica lives: bound, never listened on.
-
-    The engine may bind it too because both set SO_REUSEADDR, which Linux permits as long as neither listens yet.
-    """
-    if spec["address"] is None:
-        yield 0
-        return
-    family, kind, _, _, address = socket.getaddrinfo(spec["address"], 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as reservation:
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.bind(address)
-        yield reservation.getsockname()[1]
 
 
 def die_with_parent() -> None:
