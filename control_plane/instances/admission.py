@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.catalog.support import support_of
 from control_plane.context import Context
@@ -64,9 +64,10 @@ class Admission:
         return self.offer.memory_bytes if whole else self.fit.memory.total
 
 
-def admit(context: Context, request: LaunchRequest) -> Admission:
+def admit(context: Context, request: LaunchRequest, *, freed_bytes: int = 0) -> Admission:
     """Judge ``request``.
 
+    :param freed_bytes: memory of each device, or of the machine, that will be given back before this is started.
     :raises SlipwayError: one of control_plane.hub.errors, :class:`NotServed`, :class:`DoesNotFit` or
         :class:`UnknownHardware`, each with what would work.
     """
@@ -75,7 +76,9 @@ def admit(context: Context, request: LaunchRequest) -> Admission:
     support = support_of(facts)
     if not support.supported:
         raise NotServed(f"{facts.id} cannot be launched. {support.why_not}")
-    offers = _offers(context, request.hardware)
+    offers = [
+        replace(offer, memory_bytes=offer.memory_bytes + freed_bytes) for offer in _offers(context, request.hardware)
+    ]
     engine = request.engine
     fits = [
         fit(facts, offer, max_model_len=engine.max_model_len, kv_cache_memory=engine.kv_cache_memory)

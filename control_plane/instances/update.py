@@ -10,9 +10,9 @@ from control_plane.accounts.principal import Principal
 from control_plane.context import Context
 from control_plane.errors import Conflict, Invalid, Unavailable
 from control_plane.instances import repository
-from control_plane.instances.admission import Admission, admit
+from control_plane.instances.admission import Admission, DoesNotFit, admit
 from control_plane.instances.change import Change, changed, found
-from control_plane.instances.lifecycle import Phase
+from control_plane.instances.lifecycle import SERVING_PHASES, Phase
 from control_plane.instances.schemas import EngineOptions, InstanceUpdate, InstanceView, LaunchRequest, ReplicaCount
 from control_plane.instances.tables import Instance
 
@@ -54,7 +54,10 @@ def check_count(replicas: ReplicaCount) -> None:
 
 
 def _admission(context: Context, principal: Principal, instance_id: UUID, engine: EngineOptions) -> Admission | None:
-    """Whether the engine fits with these options; None where the hub cannot be asked now: the engine will say."""
+    """What the engine needs with these options; None where that changes nothing, or cannot be told now.
+
+    :raises DoesNotFit: not even in the place of the present engine.
+    """
     with context.database.reading() as session:
         instance = found(repository.find(session, principal.team_id, instance_id))
     if engine == EngineOptions(**instance.engine) or instance.phase in _ON_THE_WAY_OUT:
@@ -68,8 +71,14 @@ def _admission(context: Context, principal: Principal, instance_id: UUID, engine
     )
     try:
         return admit(context, request)
-    except Unavailable:
+    except DoesNotFit:
+        if instance.phase not in SERVING_PHASES:
+            raise
+        # Where an offer's memory is what is free now, the present engine stands in its own successor's way.
+        admit(context, request, freed_bytes=instance.memory_bytes)
         return None
+    except Unavailable:
+        return None  # the engine itself will say, and a roll stops at one that does not come up
 
 
 def _rename(change: Change, name: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from control_plane.errors import Conflict, Invalid
 from control_plane.instances import service
+from control_plane.instances.admission import DoesNotFit
 from control_plane.instances.reconcilers.fleet import NO_ROOM_AFTER_S
 from control_plane.instances.reconcilers.tend import LEAVE_AFTER_S
 from control_plane.instances.replicas import MAX_RESTARTS
@@ -97,6 +99,22 @@ def test_other_engine_options_reach_new_engines_while_the_old_ones_serve(plant: 
     with pytest.raises(Invalid):
         _change(plant, launched.id, engine={"max_model_len": 1 << 24})
     assert plant.get(launched.id).engine == {"max_model_len": 128}
+
+
+def test_the_present_engine_does_not_stand_in_its_successors_way(plant: Plant) -> None:
+    launched = plant.launch()
+    plant.run_until(launched.id, "running")
+    held = plant.row(launched.id).memory_bytes
+    assert held > 0
+    (offer,) = plant.provider.offered
+    plant.provider.offered = [replace(offer, memory_bytes=held // 2)]  # what it left free
+    assert _change(plant, launched.id, engine={"max_model_len": 128}).generation == 1
+    with pytest.raises(DoesNotFit):
+        _change(plant, launched.id, engine={"kv_cache_memory": 2 * held})
+    service.stop(plant.context, plant.principal, launched.id)
+    plant.run_until(launched.id, "stopped")
+    with pytest.raises(DoesNotFit):
+        _change(plant, launched.id, engine={"max_model_len": 64})
 
 
 def test_more_and_fewer_replicas_and_what_they_cost(plant: Plant) -> None:
