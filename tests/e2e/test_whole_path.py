@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from openai import OpenAI
@@ -135,6 +137,39 @@ def test_status_and_doctor_agree_that_all_is_well(slipway_up: RunningSlipway) ->
     findings = {finding["what"]: finding["verdict"] for finding in json.loads(doctor.stdout)}
     assert doctor.returncode == 0, findings
     assert findings["worker"] == findings["local host"] == findings["broker"] == findings["model hub"] == "ok"
+    assert findings["processes"] == findings["waiting rows"] == "ok", doctor.stdout
+
+
+def test_every_process_says_that_it_lives_and_nothing_is_unmatched(slipway_up: RunningSlipway) -> None:
+    def checked() -> bool:
+        (provider,) = slipway_up.api("GET", "/admin/orphans")["providers"]
+        return provider["name"] == "local" and provider["checked_at"] is not None and provider["unmatched"] == 0
+
+    eventually(checked, "the local provider's list was read")
+    alive = {process["kind"]: process["state"] for process in slipway_up.api("GET", "/admin/workers")["items"]}
+    assert alive == {"web": "alive", "worker": "alive", "scheduler": "alive"}
+
+
+def test_an_engine_that_an_older_database_does_not_know_is_adopted(slipway_up: RunningSlipway) -> None:
+    with launched(slipway_up, "restored", "slipway/starter") as result:
+        assert result.returncode == 0, result.stderr
+        before = slipway_up.instance("restored")
+        said = streamed(before["api_url"], slipway_up.api_key, before["model"])
+        with sqlite3.connect(slipway_up.data_dir / "slipway.db", timeout=30) as database:
+            database.execute("DELETE FROM replica WHERE instance_id = ?", (UUID(before["id"]).hex,))
+            database.execute("DELETE FROM instance WHERE id = ?", (UUID(before["id"]).hex,))
+        eventually(lambda: slipway_up.api("GET", "/admin/orphans")["items"], "the engine is on the list")
+        (orphan,) = slipway_up.api("GET", "/admin/orphans")["items"]
+        assert (orphan["state"], orphan["adoptable"]) == ("unknown", True)
+        slipway_up.api("POST", f"/admin/orphans/{orphan['id']}/adopt")
+        eventually(lambda: slipway_up.instance("restored")["direct_url"], "the engine is seen to answer")
+        after = slipway_up.instance("restored")
+        assert (after["id"], after["api_url"], after["direct_url"]) == (
+            before["id"],
+            before["api_url"],
+            before["direct_url"],
+        )
+        assert streamed(after["api_url"], slipway_up.api_key, after["model"]) == said
 
 
 def test_a_second_up_is_refused_before_anything_starts(slipway_up: RunningSlipway, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def _environment(data_dir: Path, hub: HubServer) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "HF_"))}
     return inherited | {
         "SLIPWAY_DATA_DIR": str(data_dir),
+        "SLIPWAY_REAP_INTERVAL_S": "3",
         "HF_ENDPOINT": hub.url,
         "NO_PROXY": "127.0.0.1",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
