@@ -41,22 +41,23 @@ def plant(database: Database, database_url: str, clock: FakeClock, tmp_path: Pat
 @pytest.fixture
 def running(plant: Plant, engines: LocalProvider, tmp_path: Path) -> Callable[..., InstanceView]:
     """Launches an instance that is running, with a real engine behind its (fake) provider's replica."""
+    return lambda **fields: run_an_engine(plant, engines, tmp_path, **fields)
 
-    def launch(**fields: object) -> InstanceView:
-        launched = plant.launch(**fields)  # type: ignore[arg-type]
-        plant.run_until(launched.id, "running")
-        name = resource_name(plant.row(launched.id), 0)
-        (replica,) = plant.replicas(launched.id)
-        key = replica_key(plant.context.settings, name, replica.boot_token)
-        weights = Weights(launched.model, None, make_model(tmp_path / "model"))
-        spec = ReplicaSpec(name, "test", weights, launched.model, "local-cpu", key, replica.boot_token)
-        url = engines.create(spec).url
-        eventually(lambda: _ready(url), "the engine is ready")
-        with plant.context.database.transaction() as session:
-            repository.update_replica(session, plant.replicas(launched.id)[0].id, {"url": url})
-        return plant.get(launched.id)
 
-    return launch
+def run_an_engine(plant: Plant, engines: LocalProvider, folder: Path, **fields: object) -> InstanceView:
+    """What the fixture ``running`` does."""
+    launched = plant.launch(**fields)  # type: ignore[arg-type]
+    plant.run_until(launched.id, "running")
+    name = resource_name(plant.row(launched.id), 0)
+    (replica,) = plant.replicas(launched.id)
+    key = replica_key(plant.context.settings, name, replica.boot_token)
+    weights = Weights(launched.model, None, make_model(folder / "model"))
+    spec = ReplicaSpec(name, "test", weights, launched.model, "local-cpu", key, replica.boot_token)
+    url = engines.create(spec).url
+    eventually(lambda: _ready(url), "the engine is ready")
+    with plant.context.database.transaction() as session:
+        repository.update_replica(session, plant.replicas(launched.id)[0].id, {"url": url})
+    return plant.get(launched.id)
 
 
 def _ready(url: str | None) -> bool:
