@@ -32,8 +32,6 @@ from control_plane.providers.base import Provider, ProviderUnavailable, ReplicaS
 
 logger = logging.getLogger(__name__)
 
-#: Longer than a look lasts.
-_LEASE = timedelta(seconds=60)
 _LOOK_EVERY_S = 2.0
 _UNAVAILABLE_S = 5.0
 #: Seconds that a running agent has for its first report.
@@ -86,9 +84,9 @@ def _claim(context: Context, download_id: UUID) -> _Claim | None:
         download = repository.get(session, download_id)
         if download is None or not download.location:
             return None
-        if download.next_attempt_at is None or download.next_attempt_at > now:
+        if download.next_attempt_at is None or service.pauses(download, now):
             return None
-        token = leases.claim(session, Download, download_id, now=now, lease=_LEASE)
+        token = leases.claim(session, Download, download_id, now=now, lease=service.AGENT_LEASE)
         if token is None:
             return None
         download = repository.find_for_update(session, download_id)
@@ -174,7 +172,8 @@ def _last_words(provider: Provider, status: ReplicaStatus) -> str:
 
 
 def _ended_for_s(context: Context, download: Download) -> float:
-    return (context.clock.now() - (download.finished_at or download.created_at)).total_seconds()
+    """Never negative, though the clock may be set back."""
+    return max(0.0, (context.clock.now() - (download.finished_at or download.created_at)).total_seconds())
 
 
 def _pause_s(context: Context, download: Download) -> float:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, or_, update
+from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col, select
 
+from control_plane.downloads.retry import LONGEST_PAUSE
 from control_plane.downloads.tables import FINAL_STATES, Download, DownloadFile, DownloadState
 from control_plane.hub.source import RepositoryFile
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.tables import Desired, Instance
+from control_plane.leases import is_free
 
 #: States in which a worker has something to do.
 ACTIVE_STATES = frozenset(DownloadState) - FINAL_STATES
@@ -59,21 +62,13 @@ def replace_files(session: Session, download: Download, listing: Iterable[Reposi
     download.bytes_total = sum(row.bytes_total for row in rows)
 
 
-def due(session: Session, now: datetime, limit: int) -> list[UUID]:
+def due(session: Session, now: datetime, lease: timedelta, limit: int) -> list[UUID]:
     """Downloads onto our own storage that a worker should take up: waiting, or left by a worker that died."""
-    return list(
-        session.exec(
-            select(Download.id)
-            .where(
-                Download.location == "",
-                col(Download.state).in_(ACTIVE_STATES),
-                or_(col(Download.next_attempt_at).is_(None), col(Download.next_attempt_at) <= now),
-                or_(col(Download.lease_token).is_(None), col(Download.lease_expires_at) < now),
-            )
-            .order_by(col(Download.created_at))
-            .limit(limit)
-        )
+    waiting = or_(col(Download.next_attempt_at).is_(None), is_due(now))
+    query = select(Download.id).where(
+        Download.location == "", col(Download.state).in_(ACTIVE_STATES), waiting, is_free(Download, now, lease)
     )
+    return list(session.exec(query.order_by(col(Download.created_at)).limit(limit)))
 
 
 def find_for_update(session: Session, download_id: UUID) -> Download | None:
@@ -82,20 +77,16 @@ def find_for_update(session: Session, download_id: UUID) -> Download | None:
     return session.exec(query.execution_options(populate_existing=True)).one_or_none()
 
 
-def agents_due(session: Session, now: datetime, limit: int) -> list[UUID]:
+def agents_due(session: Session, now: datetime, lease: timedelta, limit: int) -> list[UUID]:
     """Downloads elsewhere whose agent somebody should look after: to be started, silent, or to be removed."""
-    return list(
-        session.exec(
-            select(Download.id)
-            .where(
-                Download.location != "",
-                col(Download.next_attempt_at) <= now,
-                or_(col(Download.lease_token).is_(None), col(Download.lease_expires_at) < now),
-            )
-            .order_by(col(Download.next_attempt_at))
-            .limit(limit)
-        )
-    )
+    query = select(Download.id).where(Download.location != "", is_due(now), is_free(Download, now, lease))
+    return list(session.exec(query.order_by(col(Download.next_attempt_at)).limit(limit)))
+
+
+def is_due(now: datetime) -> ColumnElement[bool]:
+    """The condition that a pause is over; one that is longer than any began before the clock was set back."""
+    at = col(Download.next_attempt_at)
+    return or_(at <= now, at > now + LONGEST_PAUSE)
 
 
 def instances_using(session: Session, download_id: UUID) -> list[UUID]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 _random = secrets.SystemRandom()
+
+#: No download waits longer, whatever a hub asks for; the next attempt can only be told the same.
+LONGEST_PAUSE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)

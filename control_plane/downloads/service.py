@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,7 @@ from control_plane.context import Context
 from control_plane.downloads import repository
 from control_plane.downloads.cache_layout import ModelCache
 from control_plane.downloads.failures import TransientFailure
-from control_plane.downloads.retry import Backoff
+from control_plane.downloads.retry import LONGEST_PAUSE, Backoff
 from control_plane.downloads.schemas import DownloadProgress, FileProgress
 from control_plane.downloads.selection import select_files
 from control_plane.downloads.tables import FINAL_STATES, Download, DownloadFile, DownloadState
@@ -26,6 +26,11 @@ from control_plane.hub.source import RepositoryFile
 
 #: Tasks: fetch onto our own storage; look after an agent that fetches elsewhere.
 RUN, DRIVE = "downloads.run", "downloads.drive"
+
+#: A worker that dies is replaced after this long at the latest.
+LEASE = timedelta(seconds=15)
+#: Longer than a look at an agent lasts.
+AGENT_LEASE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def sweep(context: Context, *, limit: int = 100) -> list[UUID]:
     """Send a hint for every download that waits for a worker, or whose agent wants looking after; returns their ids."""
     now = context.clock.now()
     with context.database.reading() as session:
-        waiting, unattended = repository.due(session, now, limit), repository.agents_due(session, now, limit)
+        waiting = repository.due(session, now, LEASE, limit)
+        unattended = repository.agents_due(session, now, AGENT_LEASE, limit)
     for download_id in waiting:
         context.hint(RUN, download_id)
     for download_id in unattended:
@@ -215,6 +221,12 @@ def new_boot_token() -> str:
     return secrets.token_hex(16)
 
 
+def pauses(download: Download, now: datetime) -> bool:
+    """Whether its next attempt is to come later; see :func:`repository.is_due` for a clock that was set back."""
+    at = download.next_attempt_at
+    return at is not None and now < at <= now + LONGEST_PAUSE
+
+
 def put_off(context: Context, download: Download, failure: TransientFailure, backoff: Backoff, *, moved: bool) -> None:
     """After a failure that may pass: wait longer each time, and give up after enough attempts without a new byte.
 
@@ -225,7 +237,7 @@ def put_off(context: Context, download: Download, failure: TransientFailure, bac
         reason = f"{failure.reason}; given up after {backoff.attempts} attempts without a new byte"
         end(download, context, DownloadState.FAILED, reason=reason, next_step=failure.next_step)
         return
-    wait_s = backoff.delay_s(download.attempts, failure.retry_after_s)
+    wait_s = min(backoff.delay_s(download.attempts, failure.retry_after_s), LONGEST_PAUSE.total_seconds())
     download.state = DownloadState.QUEUED
     download.reason = f"{failure.reason}; attempt {download.attempts + 1} of {backoff.attempts} follows"
     download.next_attempt_at = context.clock.now() + timedelta(seconds=wait_s)

@@ -56,8 +56,7 @@ class WorkerOptions:
     """How a worker treats its row."""
 
     transfer: TransferOptions = field(default_factory=TransferOptions)
-    #: A worker that dies is replaced after this long at the latest.
-    lease: timedelta = timedelta(seconds=15)
+    lease: timedelta = service.LEASE
     #: Seconds between two writes of progress, each of which also extends the lease.
     report_interval_s: float = 0.5
     #: Attempts of the whole download without a new byte, and the waits between them.
@@ -111,8 +110,7 @@ class DownloadWorker:
             download = repository.get(session, download_id) if token else None
             if token is None or download is None:
                 return None
-            waiting = download.next_attempt_at is not None and download.next_attempt_at > now
-            if download.state in FINAL_STATES or waiting or download.cancel_requested:
+            if download.state in FINAL_STATES or service.pauses(download, now) or download.cancel_requested:
                 if download.cancel_requested:
                     service.end(download, self._context, DownloadState.CANCELLED, reason="cancelled")
                 leases.release(session, Download, download_id, token)

@@ -318,8 +318,8 @@ def test_an_agent_that_waits_says_for_what(desk: Desk, big: Published) -> None:
     assert row.state == DownloadState.QUEUED
     assert row.reason == "0/2 nodes are available"
     first = row.boot_token
-    for _ in range(200):
-        desk.clock.advance(2)
+    for _ in range(30):
+        desk.clock.advance(10)
         row = full.drive(download)
     assert row.boot_token == first, "waiting for hardware is no fault of the agent's"
     with desk.database.reading() as session:
@@ -369,3 +369,19 @@ def test_each_storage_has_its_own_download(elsewhere: Elsewhere, big: Published)
     assert row is not None
     assert row.lease_token is None
     assert list(elsewhere.place.present()) == []
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(elsewhere: Elsewhere, big: Published) -> None:
+    desk, download = elsewhere.desk, elsewhere.begin(big)
+    elsewhere.report(download, bytes_done=5)
+    here = elsewhere.ensure(big, None)
+    with desk.database.transaction() as session:
+        row = session.get_one(Download, here.id)
+        row.next_attempt_at = desk.clock.now()
+        session.add(row)
+    desk.clock.advance(-3600)
+    assert set(service.sweep(elsewhere.context)) == {here.id, download.id}
+    assert elsewhere.drive(download).state == DownloadState.QUEUED, "it is looked after"
+    assert desk.run(here).state == DownloadState.DONE
+    elsewhere.report(download, bytes_done=6)
+    assert desk.row(download).state == DownloadState.DOWNLOADING

@@ -141,6 +141,22 @@ def test_a_key_that_is_not_let_in_and_one_that_is_none(site: SshSite, name: str,
     assert "passphrase" in refused(SshProvider([alpha.settings(key_file=tmp_path / "none")], OWNER), site, name)
 
 
+def test_hosts_come_from_the_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slipway.toml").write_text(
+        '[[ssh_hosts]]\nname = "alpha"\naddress = "10.0.0.7"\nuser = "ada"\nkey_file = "key"\nhost_key = "SHA256:x"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    (host,) = Settings(secret_key="a test's").ssh_hosts
+    assert (host.name, host.port, host.listen_address, host.agent_program) == ("alpha", 22, "10.0.0.7", "slipway-agent")
+    (tmp_path / "slipway.toml").unlink()
+    monkeypatch.setenv("SLIPWAY_SSH_HOSTS", f"[{host.model_dump_json()}]")
+    assert Settings(secret_key="a test's").ssh_hosts == [host]
+    (child,) = Settings(
+        **json.loads(Settings(secret_key="a test's").child_environment()["SLIPWAY_OVERRIDES"])
+    ).ssh_hosts
+    assert child == host
+
+
 def test_hosts_need_names_and_there_must_be_some() -> None:
     with pytest.raises(Invalid, match="ssh_hosts is empty"):
         SshProvider.from_settings(Settings(secret_key="a test's"))
