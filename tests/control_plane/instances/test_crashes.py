@@ -90,7 +90,7 @@ def test_a_lost_host_is_no_crash(plant: Plant) -> None:
     plant.run_until(launched.id, "running")
     plant.provider.lose_everything()
     moved = plant.run_until(launched.id, "provisioning")
-    assert moved.reason == "the engine is gone: its provider lost it; starting another"
+    assert moved.reason == "the engine on node-1 is gone: its provider lost it; starting another"
     assert "instance.replica_lost" in plant.timeline(launched.id)
     assert plant.run_until(launched.id, "running").replicas[0].restarts == 0
 
