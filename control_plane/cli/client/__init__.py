@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from control_plane.cli.client import chat, instances, keys, launch, logs, models
+from control_plane.cli.client import chat, instances, keys, launch, logs, models, orphans
 
 
 def register(app: typer.Typer) -> None:
     """Add the client commands to ``app``."""
-    for part in (launch, instances, logs, chat, models, keys):
+    for part in (launch, instances, logs, chat, models, keys, orphans):
         part.register(app)
