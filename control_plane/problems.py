@@ -9,10 +9,11 @@ from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from control_plane.errors import Invalid, SlipwayError
+from control_plane.errors import Invalid, SlipwayError, Unavailable
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -41,6 +42,15 @@ async def _slipway_error(request: Request, error: Exception) -> Response:
     return problem(request, error.status, error.code, error.detail, error.next_step, **error.extra)
 
 
+def database_away() -> Unavailable:
+    """What to say when the database does not answer."""
+    return Unavailable("the database does not answer", "Try again in a few seconds. Instances go on serving.")
+
+
+async def _database_error(request: Request, _error: Exception) -> Response:
+    return await _slipway_error(request, database_away())
+
+
 async def _validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
@@ -61,5 +71,6 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of ``app`` a problem document."""
     app.add_exception_handler(SlipwayError, _slipway_error)
+    app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -9,11 +9,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from control_plane.errors import SlipwayError, Unauthenticated
-from control_plane.problems import problem
+from control_plane.problems import database_away, problem
 from web.templating import page
 from web.visitor import sign_in_path
 
@@ -30,7 +31,7 @@ def is_page(request: Request) -> bool:
 
 def install_error_pages(app: FastAPI) -> None:
     """Answer errors on pages with pages; elsewhere the handlers that ``app`` already has stay in charge."""
-    for kind in (SlipwayError, RequestValidationError, HTTPException):
+    for kind in (SlipwayError, OperationalError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _page_or(app.exception_handlers[kind]))
     app.add_exception_handler(Exception, _page_or(_internal_problem))
 
@@ -54,6 +55,8 @@ def error_page(request: Request, error: Exception) -> Response:
     """The page for ``error``; a missing session leads to the sign-in page instead."""
     if isinstance(error, Unauthenticated):
         return _to_sign_in(request)
+    if isinstance(error, OperationalError):
+        error = database_away()
     if isinstance(error, SlipwayError):
         status, detail, next_step = error.status, error.detail, error.next_step
     elif isinstance(error, HTTPException):

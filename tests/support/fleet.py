@@ -6,11 +6,10 @@ workers and schedulers share a PostgreSQL (or SQLite), a Redis and one root secr
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import cycle
@@ -41,9 +40,9 @@ _READY = {"web": "Uvicorn running", "worker": " ready.", "scheduler": "is starti
 class Fleet:
     """Processes by name: ``web-0``, ``worker-1``, ``scheduler-0``, … with an operator's API key."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str], within: Mapping[str, Sequence[str]]) -> None:
         self.settings = settings
-        self._environment = dict(environment)
+        self._environment, self._within = dict(environment), dict(within)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
@@ -75,6 +74,7 @@ class Fleet:
         argv = [sys.executable, "-m", "control_plane.cli", _COMMANDS[role], "--data", str(self.settings.data_dir)]
         if role == "web":
             argv += ["--port", str(self._ports.setdefault(name, free_port()))]
+        argv = [*self._within.get(role, ()), *argv]
         with self._log(name).open("ab") as log:
             self._log_starts[name], self.started_at[name] = log.tell(), time.monotonic()
             self._processes[name] = self._starter.submit(
@@ -98,13 +98,9 @@ class Fleet:
         self.kill(name)
         self.start(name)
 
-    def pause(self, name: str) -> None:
-        """SIGSTOP: it is there and does nothing, until :meth:`resume`."""
-        self._processes[name].send_signal(signal.SIGSTOP)
-
-    def resume(self, name: str) -> None:
-        """SIGCONT."""
-        self._processes[name].send_signal(signal.SIGCONT)
+    def pid(self, name: str) -> int:
+        """Of a process."""
+        return self._processes[name].pid
 
     def is_ready(self, name: str) -> bool:
         """Whether a process has begun its work since it was last started."""
@@ -191,11 +187,21 @@ class Api:
 
 @contextmanager
 def running_fleet(
-    settings: Settings, *, webs: int = 1, workers: int = 1, schedulers: int = 1, environment: Mapping[str, str] = {}
+    settings: Settings,
+    *,
+    webs: int = 1,
+    workers: int = 1,
+    schedulers: int = 1,
+    environment: Mapping[str, str] = {},
+    within: Mapping[str, Sequence[str]] = {},
 ) -> Iterator[Fleet]:
-    """A fleet on the database and the broker of ``settings``; every process is gone afterwards."""
+    """A fleet on the database and the broker of ``settings``; every process is gone afterwards.
+
+    :param environment: variables for all processes.
+    :param within: by role, the beginning of a command line that runs the rest of it.
+    """
     counts = {"web": webs, "worker": workers, "scheduler": schedulers}
-    fleet = Fleet(settings, environment)
+    fleet = Fleet(settings, environment, within)
     try:
         for role, count in counts.items():
             for number in range(count):
