@@ -123,7 +123,7 @@ class SlurmProvider:
                 job = submission.job(spec, self._options, partition.name, here)
                 submitted.add(self._rest.submit(job, self._script))
         except ProviderError:
-            folder.forget()
+            folder.forget(spec.boot_token)
             raise
         self._settle(folder, spec, submitted)
         return self.find(spec.name)
@@ -134,9 +134,14 @@ class SlurmProvider:
         boot = folder.boot()
         claimed = folder.claimed(boot.token) if boot and boot.token else None
         if claimed is None:
-            return self._status(folder, name, self._jobs(name))
-        job = self._rest.job(claimed)
-        return self._status(folder, name, [job] if job and self._is_ours(job) and job.name == name else [])
+            jobs = self._jobs(name)
+        else:
+            job = self._rest.job(claimed)
+            jobs = [job] if job and self._is_ours(job) and job.name == name else []
+        status = self._status(folder, name, jobs)
+        if status.state is ReplicaState.ABSENT and boot and boot.token and boot.stop_at is not None:
+            folder.forget(boot.token)  # what a deletion began, the next look finishes
+        return status
 
     def list_owned(self) -> list[ReplicaStatus]:
         """Every job with our tag, and every replica that has ended and was not deleted."""
@@ -157,8 +162,8 @@ class SlurmProvider:
         for job in jobs:
             if job.waiting or self._is_overdue(boot, job):
                 self._rest.cancel(job.id)
-        if not jobs:
-            folder.forget()
+        if not jobs and boot is not None and boot.token is not None:
+            folder.forget(boot.token)
 
     def logs(self, name: str, *, tail_bytes: int) -> str:
         """The last ``tail_bytes`` of the replica's log; kept after its death."""
@@ -224,7 +229,6 @@ class SlurmProvider:
         if boot is None or boot.token is None:
             return ReplicaStatus(name, ReplicaState.ABSENT)
         if boot.stop_at is not None:
-            folder.forget()  # what a deletion began, whoever looks next finishes
             return ReplicaStatus(name, ReplicaState.ABSENT)
         return _ended(folder, name, boot, boot.token, job)
 

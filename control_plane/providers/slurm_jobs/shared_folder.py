@@ -133,12 +133,14 @@ class ReplicaFolder:
         with _storage():
             self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
 
-    def forget(self) -> None:
-        """Remove all but the log. A job that is still there, cut off from Slurm, sees it and ends."""
+    def forget(self, token: str) -> None:
+        """Remove all but the log, if this is still the present boot. A job of it that is cut off sees that and ends."""
+        present = self.boot()
+        if present is None or present.token != token:
+            return
         with _storage():
-            if self.path.is_dir():
-                self._replace(self.path / "boot.json", json.dumps(asdict(Boot(None))))
-                self._remove_other_boots(None)
+            self._replace(self.path / "boot.json", json.dumps(asdict(Boot(None))))
+            self._remove_other_boots(None)
             self._marker.unlink(missing_ok=True)
 
     @property

@@ -59,7 +59,7 @@ class Log:
         size = target.stat().st_size if segments else 0
         if size >= SEGMENT_BYTES:
             target = self._folder / f"{int(target.stem) + size:020d}.log"
-            for old in segments[: len(segments) + 1 - SEGMENTS_KEPT]:
+            for old in segments[: max(0, len(segments) + 1 - SEGMENTS_KEPT)]:
                 old.unlink()
         with target.open("ab") as file:
             file.write(data)

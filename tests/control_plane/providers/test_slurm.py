@@ -319,6 +319,15 @@ class TestAsking:
         eventually(lambda: site.provider.find("replica").state is ReplicaState.ABSENT, "it is gone", 30)
         assert not site.engines()
 
+    def test_a_long_log_keeps_its_end(self, site: SlurmSite) -> None:
+        mib = 1 << 20
+        site.provider.create(site.spec("replica", "boot-1", exit_code=1, message="line\n" * (21 * mib // 5)))
+        wait_until(site.provider, "replica", ReplicaState.EXITED)
+        pieces = list(site.provider.follow_logs("replica", offset=0))
+        assert pieces[-1][0] > 21 * mib - 5
+        assert 12 * mib < sum(len(text) for _, text in pieces) < 17 * mib
+        assert "exit code 1" in site.provider.logs("replica", tail_bytes=200)
+
     def test_an_engine_that_is_not_there(self, site: SlurmSite) -> None:
         site.make_provider(slurm_engine="/nowhere/slipway-serve").create(site.spec("replica", "boot-1"))
         ended = wait_until(site.provider, "replica", ReplicaState.EXITED)
