@@ -14,6 +14,7 @@ from control_plane.accounts.cookies import SESSION_COOKIE
 from control_plane.context import Context
 from control_plane.instances.lifecycle import Phase, transition
 from control_plane.instances.tables import Instance
+from control_plane.reaper.tables import Orphan
 from tests.support.processes import eventually
 from tests.web.conftest import Browser
 from tests.web.html import read
@@ -66,6 +67,25 @@ def test_a_change_reaches_the_page(
             name, rows = next(events(stream.iter_lines()))
             assert name == "instances"
             assert "llama" in read(rows).text
+
+
+def test_an_orphan_appears_on_the_page(server: str, browser: Browser, add_orphan: Callable[..., Orphan]) -> None:
+    cookies = {SESSION_COOKIE: browser.client.cookies[SESSION_COOKIE]}
+    with (
+        httpx.Client(base_url=server, cookies=cookies, timeout=30, trust_env=False) as client,
+        client.stream("GET", "/admin/orphans/live") as stream,
+    ):
+        arriving = events(stream.iter_lines())
+        name, first = next(arriving)
+        assert name == "orphans"
+        assert "Nothing is unmatched" in read(first).text
+        orphan = add_orphan()
+        assert orphan.name in read(next(arriving)[1]).text
+    with (
+        httpx.Client(base_url=server, cookies=cookies, timeout=30, trust_env=False) as client,
+        client.stream("GET", "/admin/workers/live") as stream,
+    ):
+        assert next(events(stream.iter_lines()))[0] == "workers"
 
 
 def test_the_stream_ends_with_the_session(server: str, browser: Browser, add_instance: Callable[..., Instance]) -> None:
