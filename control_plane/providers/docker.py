@@ -16,7 +16,6 @@ from pathlib import Path
 
 from docker.api import APIClient
 from docker.errors import APIError
-from requests import RequestException
 
 from control_plane.errors import SlipwayError
 from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
@@ -243,8 +242,8 @@ class DockerProvider:
                 container = self._find(client, name)
                 if container is not None and container.started:
                     self._log(name).copy_new(client, container.id)
-        except SlipwayError as error:
-            logger.debug("only the copy of the log of %s can be read: %s", name, error.detail)
+        except (SlipwayError, OSError) as error:  # Docker is away, or the disk is full
+            logger.debug("only the copy of the log of %s can be read: %s", name, error)
         return self._log(name)
 
     def _copy_log(self, client: APIClient, container: Container) -> None:
@@ -253,7 +252,7 @@ class DockerProvider:
             return
         try:
             self._log(container.name).copy_new(client, container.id)
-        except (APIError, RequestException) as error:
+        except OSError as error:  # of Docker's client too
             if not (isinstance(error, APIError) and is_gone(error)):
                 logger.warning("the last log of %s is lost: %s", container.name, error)
 

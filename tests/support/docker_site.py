@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
-import subprocess
-import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from docker.api import APIClient
 from control_plane.keys import installation_id
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, Weights
 from control_plane.providers.docker import DockerProvider
-from control_plane.providers.wire import spec_to_json
 from control_plane.settings import Settings
 from tests.support.dockerd import Dockerd
 from tests.support.local_host import make_model
@@ -26,7 +25,6 @@ from tests.support.podman import Podman
 
 IMAGE = "localhost/tiny-engine:1"
 KEY = "key-of-the-replica"
-SECRET = "the root secret of a test"
 
 
 @dataclass
@@ -47,7 +45,7 @@ class DockerSite:
             "docker_publish_address": daemon.publish_address,
             "docker_serving_image": IMAGE,
         } | settings
-        ours = Settings(data_dir=folder / "ours", secret_key=SECRET, **values)
+        ours = Settings(data_dir=folder / "ours", secret_key="the root secret of a test", **values)
         others = Settings(data_dir=folder / "others", secret_key="another root secret", **values)
         make_provider = DockerProvider.from_settings
         return cls(daemon, folder, ours, make_provider(ours), make_provider(others))
@@ -122,41 +120,35 @@ class DockerSite:
             yield
 
 
-_WORKER = """
-import json, os, signal, sys, threading
-from docker.api import APIClient
-from control_plane.providers.docker import DockerProvider
-from control_plane.providers.wire import spec_from_json
-from control_plane.settings import get_settings
-
-def die(*_args, **_arguments):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-request = json.load(sys.stdin)
-if request["before"]:
-    setattr(APIClient, request["before"], die)
-provider, spec = DockerProvider.from_settings(get_settings()), spec_from_json(request["spec"])
-provider.create(spec) if request["grace_s"] is None else provider.delete(spec.name, grace_s=request["grace_s"])
-if request["before"]:
-    threading.Event().wait(60)
-die()
-"""
-
-
 def killed_before(call: str, site: DockerSite, spec: ReplicaSpec, *, delete_grace_s: float | None = None) -> None:
     """A worker that creates or deletes a replica and is killed before its first ``call`` of Docker's API; an empty
-    ``call`` means at the end."""
-    request = {"before": call, "spec": spec_to_json(spec), "grace_s": delete_grace_s}
-    environment = site.settings.child_environment() | {"SLIPWAY_SECRET_KEY": SECRET}
-    done = subprocess.run(
-        [sys.executable, "-c", _WORKER],
-        input=json.dumps(request),
-        text=True,
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        timeout=90,
-        check=False,
-    )
-    if done.returncode != -signal.SIGKILL:
-        raise RuntimeError(f"the worker was not killed: {done.returncode}\n{done.stderr}")
+    ``call`` means at the end.
+
+    The worker is a fork of this process, as Celery's are: a second to start one would add up.
+    """
+    worker = os.fork()
+    if worker == 0:
+        try:
+            _work_until_killed(call, site, spec, delete_grace_s)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(worker, 0)
+    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+        raise RuntimeError(f"the worker was not killed: {status}")
+
+
+def _work_until_killed(call: str, site: DockerSite, spec: ReplicaSpec, delete_grace_s: float | None) -> None:
+    def die(*_arguments: object, **_named: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if call:
+        setattr(APIClient, call, die)
+    provider = DockerProvider.from_settings(site.settings)
+    if delete_grace_s is None:
+        provider.create(spec)
+    else:
+        provider.delete(spec.name, grace_s=delete_grace_s)
+    if call:
+        threading.Event().wait(60)  # for the thread that makes the call
+    die()

@@ -1,7 +1,7 @@
 """A replica's log, copied from Docker whenever somebody asks: it outlives the container, and its offsets never move.
 
 Docker's API knows no offsets, and drops old entries. So what is new is appended to a :class:`LogStore`. Which entry
-came last is remembered by its time, its text and how often that text had come at that time: Podman's times have whole
+came last is remembered by its time, its text and how often each text had come at that time: Podman's times have whole
 seconds only.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +36,20 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cursor:
-    """The last entry that was copied: the ``count``-th with this ``time`` and ``digest`` in ``container``."""
+    """The last entry that was copied: its ``time`` and the ``digest`` of its text.
+
+    :ivar counts: how many entries of that time were copied, by digest.
+    """
 
     container: str
     time: str = ""
     digest: str = ""
-    count: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many entries like the last one there were up to it; 0 before the first."""
+        return self.counts.get(self.digest, 0)
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,7 @@ def _position(entries: list[_Entry], cursor: _Cursor) -> int | None:
 
 def _after(cursor: _Cursor, entries: list[_Entry]) -> _Cursor:
     """The cursor at the end of ``entries``, which follow ``cursor``."""
-    key = entries[-1].key
-    before = cursor.count if (cursor.time, cursor.digest) == key else 0
-    return _Cursor(cursor.container, *key, before + sum(entry.key == key for entry in entries))
+    time, digest = entries[-1].key
+    counts = Counter(cursor.counts if cursor.time == time else {})
+    counts.update(entry.key[1] for entry in entries if entry.time == time)
+    return _Cursor(cursor.container, time, digest, dict(counts))

@@ -67,7 +67,10 @@ class Endings:
                 # A clock that was moved must neither cut the time short for ever nor lengthen it.
                 return time.monotonic() + min(max(0.0, float(note["deadline"]) - now), grace_s)
         signal_container(client, container, signal.SIGTERM)
-        path.write_text(json.dumps({"container": container.id, "deadline": now + grace_s}))
+        try:
+            path.write_text(json.dumps({"container": container.id, "deadline": now + grace_s}))
+        except OSError as error:  # a full disk must not keep it from ending
+            logger.warning("the deadline of %s is not noted: %s", container.name, error)
         return time.monotonic() + grace_s
 
     def _finish(self, container: Container, lock: IO[str], deadline: float) -> None:

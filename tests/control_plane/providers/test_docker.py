@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from control_plane.errors import Invalid
@@ -23,6 +25,7 @@ from control_plane.providers.base import (
     Weights,
 )
 from control_plane.providers.docker import DockerProvider
+from control_plane.providers.docker_api import state
 from control_plane.settings import Settings
 from tests.control_plane.providers.contract import ProviderContract, names, remove, replica, wait_until
 from tests.support.certificates import write_certificates
@@ -150,7 +153,7 @@ class TestOthers:
 class TestKilledWorkers:
     """A worker is killed in the middle; the next one finds what it left."""
 
-    @pytest.mark.parametrize("call", ["put_archive", "start"])
+    @pytest.mark.parametrize(("site", "call"), [("podman", "put_archive"), ("dockerd", "start")], indirect=["site"])
     def test_between_create_and_start(self, site: DockerSite, name: str, call: str) -> None:
         spec = site.spec(name, "boot-1")
         killed_before(call, site, spec)
@@ -162,10 +165,21 @@ class TestKilledWorkers:
         finally:
             remove(site.provider, name)
 
+    @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
     def test_what_was_never_started_can_be_deleted(self, site: DockerSite, name: str) -> None:
         killed_before("start", site, site.spec(name, "boot-1"))
         site.provider.delete(name, grace_s=30)
         assert site.provider.find(name).state is ReplicaState.ABSENT
+
+    def test_what_nobody_starts_is_lost(self, site: DockerSite, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        killed_before("start", site, site.spec(name, "boot-1"))
+        monkeypatch.setattr(state, "START_WITHIN", timedelta(0))
+        status = site.provider.find(name)
+        assert (status.state, status.boot_token) == (ReplicaState.LOST, "boot-1")
+        assert "never started" in (status.reason or "")
+        site.provider.create(site.spec(name, "boot-2"))
+        assert wait_until(site.provider, name, ReplicaState.RUNNING).boot_token == "boot-2"
+        remove(site.provider, name)
 
     def test_a_half_done_delete_is_finished_by_the_next(self, site: DockerSite, name: str) -> None:
         site.provider.create(site.spec(name, "boot-1", ignore_sigterm=True))
@@ -184,6 +198,24 @@ class TestKilledWorkers:
                 eventually(lambda: "draining" in site.provider.logs(name, tail_bytes=4096), "it drains")
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
         assert site.provider.logs(name, tail_bytes=4096).count("draining") == 1
+
+
+class TestLogs:
+    """Copied piece by piece, by several processes."""
+
+    def test_equal_lines_are_copied_as_often_as_they_were_written(self, site: DockerSite, name: str) -> None:
+        another_worker = DockerProvider.from_settings(site.settings)
+        with replica(site, name) as status:
+            text, offset = "", 0
+            for number in range(12):
+                assert httpx.get(f"{status.url}/told-{number % 3}", timeout=5, trust_env=False).status_code == 200
+                worker = (another_worker, site.provider)[number % 2]
+                for next_offset, piece in worker.follow_logs(name, offset=offset):
+                    text, offset = text + piece, next_offset
+            eventually(lambda: "told-2" in site.provider.logs(name, tail_bytes=4096), "the log is complete")
+            text += "".join(piece for _, piece in site.provider.follow_logs(name, offset=offset))
+            assert [text.count(f"GET /told-{number}") for number in range(3)] == [4, 4, 4]
+            assert site.provider.logs(name, tail_bytes=1 << 20) == text
 
 
 class TestPull:
