@@ -83,11 +83,10 @@ class SlurmSite:
             self.cluster.wait_until_ready()
 
     @contextmanager
-    def node_lost(self, node: str | None, *, noticed: bool = False) -> Iterator[None]:
-        """A node's daemon is dead; Slurm gives the node up, within ten seconds or where ``noticed`` at once."""
+    def node_lost(self, node: str | None) -> Iterator[None]:
+        """A node's daemon is dead, and Slurm is told so, which would find it out by itself after some ten seconds."""
         self.cluster.stop(str(node))
-        if noticed:
-            self.cluster.scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        self.cluster.scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=test")
         try:
             yield
         finally:

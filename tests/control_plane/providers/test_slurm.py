@@ -157,7 +157,7 @@ class TestTakenAway:
         provider = site.make_provider(slurm_requeue=True)
         provider.create(gpus(site, "replica", 1))
         first = wait_until(provider, "replica", ReplicaState.RUNNING)
-        with site.node_lost(first.node, noticed=True):
+        with site.node_lost(first.node):
             eventually(lambda: provider.find("replica").node != first.node, "it is taken from the node", 30)
             seen = provider.find("replica")
             assert seen.url is None or seen.node != first.node, "the first run's address means nothing any more"
