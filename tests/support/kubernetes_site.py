@@ -16,6 +16,7 @@ from control_plane.providers.kubernetes_api.client import Json
 from control_plane.providers.kubernetes_api.options import ClusterOptions
 from control_plane.settings import Settings
 from tests.support import tiny_engine
+from tests.support.kubernetes_agent import agent_files
 from tests.support.kubernetes_cluster import Cluster
 from tests.support.kubernetes_image import File, write_image, write_layer
 from tests.support.rootfs import rootfs_tar
@@ -34,13 +35,13 @@ os.execv("/opt/tiny_engine.py", ["/opt/tiny_engine.py", model, *rest])
 
 
 def tiny_image(folder: Path) -> Path:
-    """An image archive whose ``slipway-serve`` is ``tiny_engine.py``."""
+    """An image archive whose ``slipway-serve`` is ``tiny_engine.py``, and whose ``slipway-agent`` is the real one."""
     engine = b"#!/usr/bin/python3\n" + Path(tiny_engine.__file__).read_bytes()
     files = {
         "/opt/tiny_engine.py": File(engine, 0o755),
         "/usr/local/bin/slipway-serve": File(_SERVE.encode(), 0o755),
     }
-    layer = write_layer(folder / "engine-layer.tar", files)
+    layer = write_layer(folder / "engine-layer.tar", files | agent_files())
     configuration = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "User": "65534"}
     return write_image(folder / "tiny-engine.tar", IMAGE, [rootfs_tar(), layer], configuration)
 
