@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     kubernetes_bundled_models: str = "/opt/slipway/src"
     #: Seconds that a node may be silent before its replicas are given up.
     kubernetes_node_loss_s: int = Field(default=30, ge=0)
-    #: A ConfigMap with ca.crt, which agents trust where SLIPWAY_PUBLIC_URL has a certificate of its own authority.
+    #: A ConfigMap with ca.crt, which agents trust where SLIPWAY_AGENT_URL has a certificate of your own authority.
     kubernetes_agent_ca: str = ""
 
     # providers/slurm.py
