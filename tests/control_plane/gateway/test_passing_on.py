@@ -16,6 +16,9 @@ from control_plane.instances import repository
 from control_plane.instances.schemas import InstanceView
 from tests.support.instances import STARTER, Plant
 
+#: Which engine is asked is decided outside the database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 CHAT = {"model": STARTER, "messages": [{"role": "user", "content": "Hi"}]}
 
 
