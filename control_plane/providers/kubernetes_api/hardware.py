@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from control_plane.providers.base import HardwareOffer
 from control_plane.providers.kubernetes_api.client import Json
-from control_plane.providers.kubernetes_api.manifests import CPU_HARDWARE, GPU_HARDWARE, GPU_RESOURCE, PRODUCT_LABEL
+from control_plane.providers.kubernetes_api.manifests import CPU_HARDWARE, GPU_HARDWARE, PRODUCT_LABEL
 from control_plane.providers.kubernetes_api.options import ClusterOptions
+from control_plane.providers.kubernetes_api.pod import GPU_RESOURCE
 from control_plane.providers.kubernetes_api.state import node_trouble
 
 #: MiB of one GPU, as GPU feature discovery labels nodes.

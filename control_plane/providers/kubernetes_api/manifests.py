@@ -26,23 +26,25 @@ from collections.abc import Mapping
 from control_plane.providers.base import FetchSpec, ProviderError, ReplicaSpec
 from control_plane.providers.kubernetes_api.client import Json
 from control_plane.providers.kubernetes_api.options import BOOT, LABELS, MANAGED_BY, NAME, OWNER, ClusterOptions
+from control_plane.providers.kubernetes_api.pod import (
+    AUTHORITY,
+    GPU_RESOURCE,
+    NODE_ADDRESS,
+    SECRETS,
+    confined,
+    literally,
+    mount_weights,
+    probe,
+    tolerations,
+)
 
 CPU_HARDWARE = "kubernetes-cpu"
 GPU_HARDWARE = "kubernetes-gpu"
-GPU_RESOURCE = "nvidia.com/gpu"
 #: What NVIDIA's GPU feature discovery labels nodes with.
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
-CONTAINER = "slipway"
-#: A user that exists nowhere: files of the image are readable by all.
-RUN_AS = 10001
-#: What an eviction gives requests in flight; our own deletions say how long.
-EVICTION_GRACE_S = 60
-
 _PORT = 8000
 _HOST_PORTS = range(20000, 30000)
-_SECRETS = "/run/secrets/slipway"
-_WEIGHTS = "/weights"
 #: The controller appends ``-<hash>`` to a StatefulSet's name in a label of at most 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,49}[a-z0-9])?")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -93,24 +95,22 @@ def stateful_set(spec: ReplicaSpec, options: ClusterOptions) -> Json:
     port = port_of(options, spec.name)
     container: Json = {
         "command": ["slipway-serve"],
-        "args": [_literally(argument) for argument in _engine_arguments(spec, options, port)],
+        "args": [literally(argument) for argument in _engine_arguments(spec, options, port)],
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
         "resources": _resources(spec, options),
         # The control plane judges a start by its progress; this hour is for when it is away.
-        "startupProbe": _probe("/health", port, every_s=5, failures=720),
-        "livenessProbe": _probe("/health", port, every_s=10, failures=6),
-        "readinessProbe": _probe("/ready", port, every_s=2, failures=3),
+        "startupProbe": probe("/health", port, every_s=5, failures=720),
+        "livenessProbe": probe("/health", port, every_s=10, failures=6),
+        "readinessProbe": probe("/ready", port, every_s=2, failures=3),
     }
-    pod = _pod(options, container, secret=companion(spec.name, spec.boot_token), offline=True)
+    pod = confined(options, container, secret=companion(spec.name, spec.boot_token), offline=True)
     if not bundled(spec):
-        _mount_weights(pod, options, read_only=True)
+        mount_weights(pod, options, read_only=True)
     pod |= {
         "nodeSelector": options.node_selector | _product_selector(spec.hardware_id),
-        "tolerations": _tolerations(options, gpu=spec.accelerator_count > 0),
-        "terminationGracePeriodSeconds": EVICTION_GRACE_S,
+        "tolerations": tolerations(options, gpu=spec.accelerator_count > 0),
     }
     if options.access == "host":
-        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
         container["ports"][0]["hostPort"] = port
     selector = _selector(spec.name, spec.boot_token, options.owner)
     return {
@@ -148,23 +148,20 @@ def job(spec: FetchSpec, options: ClusterOptions) -> Json:
     """The Job of a download agent: one try, because the next one has a new boot."""
     container: Json = {
         "command": ["slipway-agent"],
-        "args": [_literally(text) for text in (f"--job-url={spec.job_url}", f"--token-file={_SECRETS}/secret")],
+        "args": [literally(text) for text in (f"--job-url={spec.job_url}", f"--token-file={SECRETS}/secret")],
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
     }
-    pod = _pod(options, container, secret=companion(spec.name, spec.boot_token), offline=False)
-    _mount_weights(pod, options, read_only=False)
+    pod = confined(options, container, secret=companion(spec.name, spec.boot_token), offline=False)
+    mount_weights(pod, options, read_only=False)
     pod |= {
         "restartPolicy": "Never",
         "nodeSelector": dict(options.node_selector),
-        "tolerations": _tolerations(options, gpu=True),  # where a claim binds to one node, it may be one with GPUs
-        "terminationGracePeriodSeconds": EVICTION_GRACE_S,
+        "tolerations": tolerations(options, gpu=True),  # where a claim binds to one node, it may be one with GPUs
     }
     if options.agent_ca:
-        container["env"].append({"name": "SLIPWAY_AGENT_CA_FILE", "value": f"{_SECRETS}-ca/ca.crt"})
-        container["volumeMounts"].append({"name": "ca", "mountPath": f"{_SECRETS}-ca", "readOnly": True})
+        container["env"].append({"name": "SLIPWAY_AGENT_CA_FILE", "value": f"{AUTHORITY}/ca.crt"})
+        container["volumeMounts"].append({"name": "ca", "mountPath": AUTHORITY, "readOnly": True})
         pod["volumes"].append({"name": "ca", "configMap": {"name": options.agent_ca}})
-    if options.access == "host":
-        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -207,9 +204,9 @@ def claim(options: ClusterOptions) -> Json:
 
 def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> list[str]:
     flags = {
-        "host": "$(NODE_ADDRESS)" if options.access == "host" else "0.0.0.0",  # noqa: S104 - its pod's own network
+        "host": NODE_ADDRESS if options.access == "host" else "0.0.0.0",  # noqa: S104 - its pod's own network
         "port": str(port),
-        "api-key-file": f"{_SECRETS}/secret",
+        "api-key-file": f"{SECRETS}/secret",
         "served-model-name": spec.served_model_name,
         "boot-id": spec.boot_token,
         "device": "cuda" if spec.accelerator_count else "cpu",
@@ -223,11 +220,6 @@ def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> 
             raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
         flags[name] = value
     return [model, *(f"--{name}={value}" for name, value in flags.items())]
-
-
-def _literally(argument: str) -> str:
-    """Kubernetes expands ``$(NAME)`` in arguments; only our own reference to the node's address is meant."""
-    return argument if argument == "--host=$(NODE_ADDRESS)" else argument.replace("$(", "$$(")
 
 
 def _resources(spec: ReplicaSpec, options: ClusterOptions) -> Json:
@@ -263,77 +255,6 @@ def _product_selector(hardware_id: str) -> dict[str, str]:
         message = f"there is no hardware {hardware_id!r} in this cluster"
         raise ProviderError(message, "Choose one that GET /hardware lists.")
     return {PRODUCT_LABEL: product}
-
-
-def _tolerations(options: ClusterOptions, *, gpu: bool) -> list[Json]:
-    lost = [
-        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute",
-         "tolerationSeconds": options.node_loss_s}
-        for key in ("not-ready", "unreachable")
-    ]  # fmt: skip
-    devices = [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}] if gpu else []
-    return [*options.tolerations, *devices, *lost]
-
-
-def _pod(options: ClusterOptions, container: Json, *, secret: str, offline: bool) -> Json:
-    """A pod that may do nothing but compute: no rights in the cluster, no root, no writing but to its own scratch."""
-    container |= {
-        "name": CONTAINER,
-        "image": options.image,
-        "imagePullPolicy": "IfNotPresent",
-        "env": _environment(options, offline=offline),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "secret", "mountPath": _SECRETS, "readOnly": True},
-            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - of the container
-        ],
-    }
-    pod: Json = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": RUN_AS,
-            "runAsGroup": RUN_AS,
-            "fsGroup": RUN_AS,
-            "fsGroupChangePolicy": "OnRootMismatch",  # the other policy walks all the weights at every start
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [
-            {"name": "secret", "secret": {"secretName": secret, "defaultMode": 0o440}},
-            {"name": "scratch", "emptyDir": {}},
-        ],
-    }
-    if options.image_pull_secret:
-        pod["imagePullSecrets"] = [{"name": options.image_pull_secret}]
-    return pod
-
-
-def _mount_weights(pod: Json, options: ClusterOptions, *, read_only: bool) -> None:
-    mount = {"name": "weights", "mountPath": _WEIGHTS, "readOnly": read_only}
-    pod["containers"][0]["volumeMounts"].append(mount)
-    pod["volumes"].append({"name": "weights", "persistentVolumeClaim": {"claimName": options.claim_name}})
-
-
-def _environment(options: ClusterOptions, *, offline: bool) -> list[Json]:
-    values = {"HOME": "/tmp", "HF_HOME": _WEIGHTS, "PYTHONUNBUFFERED": "1"}  # noqa: S108 - of the container
-    if offline:
-        values["HF_HUB_OFFLINE"] = "1"  # weights are here already; an engine has no reason to talk to the hub
-    environment: list[Json] = [{"name": name, "value": value} for name, value in values.items()]
-    if options.access == "host":
-        address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}
-        environment.append({"name": "NODE_ADDRESS", "valueFrom": address})
-    return environment
-
-
-def _probe(path: str, port: int, *, every_s: int, failures: int) -> Json:
-    request = {"path": path, "port": port, "scheme": "HTTP"}
-    return {"httpGet": request, "periodSeconds": every_s, "timeoutSeconds": 5, "failureThreshold": failures}
 
 
 def _selector(name: str, boot_token: str, owner: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from control_plane.providers.base import ProviderError
 from control_plane.providers.kubernetes_api.client import KubernetesApi
-from control_plane.providers.kubernetes_api.manifests import CONTAINER
 from control_plane.providers.kubernetes_api.options import ClusterOptions
+from control_plane.providers.kubernetes_api.pod import CONTAINER
 from control_plane.providers.kubernetes_api.state import Pod
 from control_plane.providers.local_host.log_store import LogStore
 
