@@ -36,8 +36,7 @@ RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends ca-certificates python3 \
         $([ "${TORCH_BACKEND}" = cpu ] || echo gcc libc6-dev python3-dev) >/dev/null \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --home-dir /tmp slipway \
-    && mkdir -p /usr/share/slipway/models && ln -s /opt/slipway/src/starter/model /usr/share/slipway/models/starter
+    && useradd --system --uid 10001 --no-create-home --home-dir /tmp slipway
 COPY --from=build /opt/slipway/venv /opt/slipway/venv
 COPY --from=build /opt/slipway/src /opt/slipway/src
 # The root may be read-only: everything that is written goes to /tmp.

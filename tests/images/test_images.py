@@ -54,7 +54,7 @@ def test_the_serving_image_is_small_and_unprivileged(builder: Podman) -> None:
     said = inside(
         builder,
         tag("serving_image"),
-        "id -u; slipway-serve --help | head -1; slipway-agent --help | head -1; ls /usr/share/slipway/models/starter/;"
+        "id -u; slipway-serve --help | head -1; slipway-agent --help | head -1; ls /opt/slipway/src/starter/model/;"
         " command -v g++ pip || echo no tools; python3 -c 'import celery' 2>&1 | tail -1",
     )
     for expected in ("10001", "usage: slipway-serve", "usage: slipway-agent", "config.json", "no tools", "No module"):
