@@ -37,6 +37,8 @@ def paths(slipway_up: RunningSlipway) -> list[str]:
         "/launch?model=e2e/none",
         "/keys",
         "/audit",
+        "/admin/orphans",
+        "/admin/workers",
         *tabs,
         f"{starter}/terminate",
     ]
