@@ -71,8 +71,9 @@ class Memory:
 class Fit:
     """Whether a model fits on an offer.
 
-    ``memory`` is of one device, of which ``accelerator_count`` are needed (0 on processors). ``max_model_len`` is the planned context in tokens, perhaps less than the model's; ``max_sequences`` how many
-    requests of that length run at once, at most what the engine schedules.
+    ``memory`` is of one device, of which ``accelerator_count`` are needed (0 on processors). ``max_model_len`` is the
+    planned context in tokens, perhaps less than the model's; ``max_sequences`` how many requests of that length run at
+    once, at most what the engine schedules.
     """
 
     offer: HardwareOffer
