@@ -36,6 +36,8 @@ class HostConnection:
         self._opening = asyncio.Lock()
         self._sessions = asyncio.Semaphore(_SESSIONS)
         self._connection: asyncssh.SSHClientConnection | None = None
+        #: Supervisors that wait for the next request: starting one costs a hundred times as much as asking it.
+        self._idle: list[asyncssh.SSHClientProcess[str]] = []
         self._home = ""
         self._failure: tuple[float, Exception] | None = None
 
@@ -67,7 +69,7 @@ class HostConnection:
         connection = await self._open()
         program = f"{self.state_dir}/{supervisor_bundle().name}"
         argv = [self.host.python, "-IS", program, "--root", self.state_dir, "call"]
-        answer = await self._run(connection, argv, json.dumps({"op": operation, **arguments}))
+        answer = await self._ask(connection, argv, json.dumps({"op": operation, **arguments}))
         match answer:
             case {"ok": value}:
                 return value
@@ -124,6 +126,7 @@ class HostConnection:
                 self._failure = (time.monotonic(), error)
                 raise
             self._connection, self._failure = connection, None
+            self._idle.clear()  # they went with the old connection
             return connection
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
@@ -176,22 +179,31 @@ class HostConnection:
 
     # Asking.
 
-    async def _run(self, connection: asyncssh.SSHClientConnection, argv: list[str], text: str) -> Any:
-        """Run a program over there; the last line of what it prints is JSON. A login script may print before it."""
+    async def _ask(self, connection: asyncssh.SSHClientConnection, argv: list[str], request: str) -> Any:
+        """Send one line to a supervisor and read one; what a login script prints before is passed over."""
         try:
-            async with self._sessions, asyncio.timeout(self._timeout_s):
-                done = await connection.run(shlex.join(argv), input=text, check=False)
+            async with self._sessions, asyncio.timeout(self._timeout_s), AsyncExitStack() as stack:
+                supervisor = self._idle.pop() if self._idle else await connection.create_process(shlex.join(argv))
+                stack.callback(supervisor.close)  # unless it answers
+                supervisor.stdin.write(request + "\n")
+                answer = await _answer(supervisor)
+                if answer is None:
+                    raise await self._failed(supervisor)
+                if connection is self._connection:  # else it goes with the old one
+                    stack.pop_all()
+                    self._idle.append(supervisor)
+                return answer
         except (OSError, asyncssh.Error) as error:
             raise self._unavailable(_words(error)) from None
-        if done.exit_status == _COMMAND_NOT_FOUND:
+
+    async def _failed(self, supervisor: asyncssh.SSHClientProcess[str]) -> ProviderUnavailable | HostRefused:
+        """Why a supervisor ended without an answer."""
+        said = (await supervisor.stderr.read()).strip().splitlines()
+        await supervisor.wait_closed()
+        if supervisor.exit_status == _COMMAND_NOT_FOUND:
             detail = f"host {self.host.name} has no {self.host.python}"
-            raise HostRefused(detail, "Install Python 3.8 or newer there, or name it as python in ssh_hosts.")
-        lines = str(done.stdout or "").strip().splitlines()
-        try:
-            return json.loads(lines[-1])
-        except (IndexError, ValueError):
-            said = str(done.stderr or "").strip().splitlines()
-            raise self._unavailable(f"its supervisor failed: {said[-1][:300] if said else 'no output'}") from None
+            return HostRefused(detail, "Install Python 3.8 or newer there, or name it as python in ssh_hosts.")
+        return self._unavailable(f"its supervisor failed: {said[-1][:300] if said else 'no output'}")
 
     def _unavailable(self, what: str) -> ProviderUnavailable:
         host = self.host
@@ -200,6 +212,22 @@ class HostConnection:
             "Check the host and the network; what runs there goes on. A host that is gone for good is taken out of "
             "ssh_hosts.",
         )
+
+
+async def _answer(supervisor: asyncssh.SSHClientProcess[str]) -> Any:
+    """The next line that is an answer; None when it says no more."""
+    text = ""
+    while chunk := await supervisor.stdout.read(1 << 16):
+        text += chunk
+        while "\n" in text:
+            line, _, text = text.partition("\n")
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and ("ok" in value or "error" in value):
+                return value
+    return None
 
 
 async def _content(sftp: asyncssh.SFTPClient, path: str) -> bytes | None:

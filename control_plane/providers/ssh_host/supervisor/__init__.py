@@ -1,6 +1,6 @@
 """Runs on a host, copied there by the ``ssh`` provider: starts replicas, watches them, outlives the SSH session.
 
-It needs Python 3.8 or newer and nothing else; it knows nothing of a control plane. One request a call::
+It needs Python 3.8 or newer and nothing else; it knows nothing of a control plane. A request is a line of JSON::
 
     python3 supervisor.pyz --root FOLDER call   < {"op": "create", …}     > {"ok": …} or {"error": …}
     python3 supervisor.pyz --root FOLDER run NAME                         the process that watches one replica

@@ -25,7 +25,8 @@ def main() -> None:
 
         watch(host, options.name)
     else:
-        json.dump(call(host), sys.stdout)
+        for line in sys.stdin:
+            print(json.dumps(call(host, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -140,9 +139,8 @@ def spawn(host: Host, spec: Json) -> None:
 OPERATIONS = {"facts": facts, "create": create, "find": find, "list": list_owned, "delete": delete, "log": log}
 
 
-def call(host: Host) -> Json:
+def call(host: Host, request: Json) -> Json:
     """Answer one request."""
-    request = json.load(sys.stdin)
     try:
         return {"ok": OPERATIONS[request["op"]](host, request)}
     except Refused as refusal:
