@@ -40,7 +40,8 @@ class Emulator(KubernetesEmulator):
         for resource in RESOURCES:
             self.resources[resource] = {}
         self.logs: dict[str, str] = {}
-        #: Requests that were answered with an error: HTTP status and message by ``METHOD plural``.
+        #: Requests that are answered with an error: HTTP status and message by ``METHOD plural``; ``METHOD plural
+        #: everywhere`` is of all namespaces.
         self.refusals: dict[str, tuple[int, str]] = {}
         self.seen: list[Request] = []
         self._numbers = itertools.count(1)
@@ -49,7 +50,9 @@ class Emulator(KubernetesEmulator):
     async def _handle(self, request: Request) -> aiohttp.web.StreamResponse:
         self.seen.append(request)
         plural = request.resource.plural if request.resource else None
-        if refusal := self.refusals.get(f"{request.method.value} {plural}"):
+        asked = f"{request.method.value} {plural}"
+        everywhere = None if request.namespace else self.refusals.get(f"{asked} everywhere")
+        if refusal := everywhere or self.refusals.get(asked):
             return await self._render_error(KubernetesError(status=refusal[0], message=refusal[1]))
         if request.subresource == "log":
             return aiohttp.web.Response(text=self.logs.get(request.name or "", ""))

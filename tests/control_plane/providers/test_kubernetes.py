@@ -22,7 +22,6 @@ from control_plane.providers.base import (
     WeightsFetcher,
 )
 from control_plane.providers.kubernetes import KubernetesProvider
-from control_plane.providers.kubernetes_api.hardware import quantity
 from control_plane.providers.registry import make_providers
 from control_plane.settings import Settings
 from tests.support.kmock_cluster import Emulator, emulated_cluster, write_kubeconfig
@@ -242,6 +241,16 @@ def test_a_pod_that_was_replaced_behind_our_back_is_lost(provider: KubernetesPro
     assert (status.state, status.reason) == (LOST, "Preempted: Preempted by default/training on node node-1")
 
 
+def test_a_pod_that_makes_room_is_lost_in_the_clusters_words(provider: KubernetesProvider, cluster: Emulator) -> None:
+    pod = start(cluster, provider)
+    words = {"reason": "PreemptionByScheduler", "message": "preempting to accommodate a higher priority pod"}
+    condition = {"type": "DisruptionTarget", "status": "True"} | words
+    going = {"metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z"}, "status": {"conditions": [condition]}}
+    cluster.patch(PODS, pod, going)
+    status = provider.find(NAME)
+    assert (status.state, status.reason) == (LOST, ": ".join(words.values()))
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
@@ -336,22 +345,15 @@ def test_models_that_come_with_slipway_are_in_the_image(provider: KubernetesProv
     assert not any("persistentVolumeClaim" in volume for volume in pod["volumes"])
 
 
-def test_offers_are_what_nodes_have_less_what_pods_ask_for(provider: KubernetesProvider, cluster: Emulator) -> None:
+def test_offers_without_the_right_to_see_all_pods(provider: KubernetesProvider, cluster: Emulator) -> None:
     labels = {"pool": "models", "nvidia.com/gpu.product": "NVIDIA-H200", "nvidia.com/gpu.memory": "143771"}
-    cluster.add_node("gpu-1", gpus=4, labels=labels)
-    cluster.add_node("gpu-2", gpus=8, labels=labels, taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}])
-    cluster.add_node("gpu-3", gpus=8, labels=labels, taints=[{"key": "reserved", "effect": "NoSchedule"}])
-    cluster.add_node("elsewhere", gpus=8, labels=labels | {"pool": "training"})
-    request = {"nvidia.com/gpu": "3", "memory": "60Gi"}
-    cluster.put(
-        PODS, {"name": "busy", "namespace": "other", "labels": {}},
-        {"spec": {"nodeName": "gpu-1", "containers": [{"resources": {"requests": request}}]}, "status": {}},
-    )  # fmt: skip
-
-    cpu, gpu = provider.offers()
-    assert (cpu.id, cpu.memory_bytes, cpu.available) == ("kubernetes-cpu", 4 << 30, True)
-    assert (gpu.id, gpu.accelerator, gpu.accelerator_count) == ("kubernetes-gpu-NVIDIA-H200", "NVIDIA H200", 8)
-    assert (gpu.free_count, gpu.memory_bytes, gpu.price_per_hour) == (9, 143771 << 20, 2.5)
+    cluster.add_node("node-1", gpus=2, labels=labels)
+    provider.create(spec(hardware_id="kubernetes-gpu-NVIDIA-H200", accelerator_count=2))
+    cluster.make_pod(NAME, node="node-1")
+    assert provider.offers()[1].free_count == 0
+    cluster.refusals["GET pods everywhere"] = (403, "pods is forbidden at the cluster scope")
+    gpu = provider.offers()[1]
+    assert (gpu.available, gpu.free_count) == (False, None), "our own are counted; nobody can tell what is free"
 
 
 def test_offers_of_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
@@ -369,16 +371,3 @@ def test_rights_that_are_missing_decide_nothing(provider: KubernetesProvider, cl
     with pytest.raises(ProviderUnavailable, match="User cannot get") as refusal:
         provider.find(NAME)
     assert "Helm chart" in refusal.value.next_step
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("500m", 0.5), ("2", 2), ("1.5Gi", 1.5 * 2**30), ("3k", 3000), ("12e3", 12000), ("1E", 1e18), (4, 4)],
-)
-def test_quantities(text: str | int, number: float) -> None:
-    assert quantity(text) == number
-
-
-def test_what_is_no_quantity() -> None:
-    with pytest.raises(ValueError, match="no quantity"):
-        quantity("many")
