@@ -8,7 +8,7 @@ import pytest
 from celery.signals import worker_shutting_down
 
 from control_plane.celery_app import celery_app
-from control_plane.downloads import tasks
+from control_plane.downloads import service, tasks
 from control_plane.downloads.tables import DownloadState
 from tests.control_plane.downloads.conftest import Desk, Published
 
@@ -28,6 +28,24 @@ def test_the_tasks_go_by_their_names(process: Desk, big: Published) -> None:
     assert process.hints == [("downloads.run", download.id)]
     celery_app.tasks["downloads.run"](str(download.id))
     assert process.row(download).state == DownloadState.DONE
+
+
+def test_an_agent_is_looked_after_by_a_task_of_its_own(process: Desk, big: Published) -> None:
+    with process.database.transaction() as session:
+        download = service.ensure_download(
+            session,
+            process.context,
+            endpoint=big.hub.url,
+            model=big.model,
+            commit_sha=big.sha,
+            files=big.listing,
+            place=service.Place("elsewhere", "gone", "gone-gpu"),
+        )
+    process.hints.clear()
+    celery_app.tasks["downloads.sweep"]()
+    assert process.hints == [("downloads.drive", download.id)]
+    celery_app.tasks["downloads.drive"](str(download.id))
+    assert process.row(download).reason == "provider 'gone' is not configured"
 
 
 def test_a_process_with_its_hands_full_leaves_a_download_to_the_sweep(
