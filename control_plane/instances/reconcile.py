@@ -36,7 +36,7 @@ from control_plane.instances.reconcilers import (
     stopping,
     terminating,
 )
-from control_plane.instances.reconcilers.situation import Outcome, Situation, fail, try_again
+from control_plane.instances.reconcilers.situation import Event, Outcome, Situation, fail, try_again
 from control_plane.instances.replicas import merged
 from control_plane.instances.tables import Instance, Replica
 
@@ -165,7 +165,9 @@ def _write(
             # What was found out about one boot says nothing about the next, if somebody has begun that meanwhile.
             repository.update_replica(session, replica.id, outcome.replicas[replica.id], boot_token=replica.boot_token)
     repository.delete_replicas(session, outcome.gone)
-    for event in outcome.events:
+    # The reaper reads these: what comes back under such a name is over.
+    removed = [_removed(replica) for replica in replicas if replica.id in outcome.gone]
+    for event in (*removed, *outcome.events):
         audit.record(
             session,
             context.clock,
@@ -179,6 +181,11 @@ def _write(
         )
     if outcome.write is not None:
         outcome.write(session, row)
+
+
+def _removed(replica: Replica) -> Event:
+    message = f"replica {replica.ordinal} has finished its requests and is gone"
+    return Event("replica_removed", message, {"name": replica.resource_name})
 
 
 def _stay(row: Instance, outcome: Outcome, next_attempt_at: datetime | None) -> None:

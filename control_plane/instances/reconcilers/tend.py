@@ -158,8 +158,6 @@ def _let_go(tended: Tended, replica: Replica) -> None:
     tended.values[replica.id] = part.values
     if part.gone:
         tended.gone.append(replica.id)
-        message = f"replica {replica.ordinal} has finished its requests and is gone"
-        tended.events.append(Event("replica_removed", message, {"name": replica.resource_name}))
 
 
 def _look(tended: Tended, replica: Replica) -> None:
