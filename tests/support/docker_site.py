@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from control_plane.settings import Settings
 from tests.support.dockerd import Dockerd
 from tests.support.local_host import make_model
 from tests.support.podman import Podman
+from tests.support.processes import eventually
 
 IMAGE = "localhost/tiny-engine:1"
 KEY = "key-of-the-replica"
@@ -86,6 +88,20 @@ class DockerSite:
         """What it offers of its GPUs."""
         (offer,) = [offer for offer in self.provider.offers() if offer.accelerator_count]
         return offer
+
+    def gpu_spec(self, name: str, count: int, memory_bytes: int) -> ReplicaSpec:
+        """A replica on ``count`` devices of the kind NVIDIA H200."""
+        spec = self.spec(name, "boot-1", print_environment=True)
+        return replace(spec, hardware_id="docker-nvidia-h200", accelerator_count=count, memory_bytes=memory_bytes)
+
+    def devices(self, name: str) -> tuple[set[str], str]:
+        """Which devices Docker was asked for, and what the container was told that it has."""
+        (request,) = self.inspect(name)["HostConfig"]["DeviceRequests"]
+        assert request["Capabilities"] == [["gpu"]]
+        eventually(lambda: "ready http" in self.provider.logs(name, tail_bytes=8192), "the engine is up")
+        log = self.provider.logs(name, tail_bytes=8192)
+        told = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
+        return set(request["DeviceIDs"]), told["NVIDIA_VISIBLE_DEVICES"]
 
     def inspect(self, name: str) -> dict[str, Any]:
         """All that Docker says about a container."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -88,9 +88,13 @@ def running_sandbox(*, own_network: bool = True) -> Iterator[Sandbox]:
             yield Sandbox(init, address, outside, stack)
         finally:
             inside = family(outer.pid)
+            groups = _control_groups(inside)
             outer.kill()
             outer.wait(30)
             eventually(lambda: not alive(inside), "the sandbox is empty")
+            for group in groups:
+                with suppress(OSError):
+                    group.rmdir()
 
 
 def _init_of(outer: int) -> int | None:
@@ -99,6 +103,20 @@ def _init_of(outer: int) -> int | None:
         if child.name() == "catatonit":
             return child.pid
     return None
+
+
+def _control_groups(processes: list[psutil.Process]) -> set[Path]:
+    """Folders of the control groups made for ``processes``: the one thing that no namespace takes along."""
+    ours, found = Path("/proc/self/cgroup").read_text().splitlines(), set()
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()
+        except OSError:
+            continue  # it has ended
+        for _, controllers, path in (line.split(":", 2) for line in lines if line not in ours):
+            for name in (*controllers.removeprefix("name=").split(","), "unified"):
+                found.add(Path("/sys/fs/cgroup") / name / path.lstrip("/"))
+    return found
 
 
 def _connect(init: int) -> tuple[str, str]:

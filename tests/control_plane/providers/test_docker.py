@@ -153,10 +153,9 @@ class TestOthers:
 class TestKilledWorkers:
     """A worker is killed in the middle; the next one finds what it left."""
 
-    @pytest.mark.parametrize(("site", "call"), [("podman", "put_archive"), ("dockerd", "start")], indirect=["site"])
-    def test_between_create_and_start(self, site: DockerSite, name: str, call: str) -> None:
+    def test_between_create_and_start(self, site: DockerSite, name: str) -> None:
         spec = site.spec(name, "boot-1")
-        killed_before(call, site, spec)
+        killed_before("start" if isinstance(site.daemon, Dockerd) else "put_archive", site, spec)
         assert site.provider.find(name).state is ReplicaState.PENDING
         assert name in names(site.provider.list_owned())
         try:
@@ -305,21 +304,6 @@ class TestGpus:
         for status in gpus.provider.list_owned():
             remove(gpus.provider, status.name)
 
-    @staticmethod
-    def _spec(site: DockerSite, name: str, count: int, memory_bytes: int) -> ReplicaSpec:
-        spec = site.spec(name, "boot-1", print_environment=True)
-        return replace(spec, hardware_id="docker-nvidia-h200", accelerator_count=count, memory_bytes=memory_bytes)
-
-    @staticmethod
-    def _devices(site: DockerSite, name: str) -> tuple[set[str], str]:
-        """What Docker was asked for, and what the container was told that it has."""
-        (request,) = site.inspect(name)["HostConfig"]["DeviceRequests"]
-        assert request["Capabilities"] == [["gpu"]]
-        eventually(lambda: "ready http" in site.provider.logs(name, tail_bytes=8192), "the engine is up")
-        log = site.provider.logs(name, tail_bytes=8192)
-        told = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
-        return set(request["DeviceIDs"]), told["NVIDIA_VISIBLE_DEVICES"]
-
     def test_they_are_offered_where_they_can_be_had(self, gpus: DockerSite) -> None:
         offer = gpus.offer()
         assert (offer.id, offer.accelerator_count, offer.memory_bytes) == ("docker-nvidia-h200", 2, 100)
@@ -329,38 +313,38 @@ class TestGpus:
     @pytest.mark.parametrize("site", ["podman"], indirect=True)
     def test_podman_would_drop_the_request_so_it_is_refused(self, gpus: DockerSite, name: str) -> None:
         with pytest.raises(ProviderError, match="Podman's Docker API drops"):
-            gpus.provider.create(self._spec(gpus, name, 1, 100))
+            gpus.provider.create(gpus.gpu_spec(name, 1, 100))
         assert gpus.provider.find(name).state is ReplicaState.ABSENT
 
     @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
     def test_replicas_get_devices_of_their_own_and_wait_for_one(self, gpus: DockerSite, name: str) -> None:
         first, second, third = (f"{name}{number}" for number in range(3))
         for one in (first, second):
-            gpus.provider.create(self._spec(gpus, one, 1, 100))
-        asked = [self._devices(gpus, one)[0] for one in (first, second)]
+            gpus.provider.create(gpus.gpu_spec(one, 1, 100))
+        asked = [gpus.devices(one)[0] for one in (first, second)]
         assert sorted(asked, key=sorted) == [{"0"}, {"1"}]
-        assert {self._devices(gpus, one)[1] for one in (first, second)} == {"0", "1"}
+        assert {gpus.devices(one)[1] for one in (first, second)} == {"0", "1"}
         assert gpus.offer().free_count == 0
-        waits = gpus.provider.create(self._spec(gpus, third, 1, 100))
+        waits = gpus.provider.create(gpus.gpu_spec(third, 1, 100))
         assert (waits.state, waits.boot_token) == (ReplicaState.PENDING, "boot-1")
         assert "2 of 2 × NVIDIA H200 are used" in (waits.reason or "")
         remove(gpus.provider, first)
-        assert gpus.provider.create(self._spec(gpus, third, 1, 100)).state is ReplicaState.RUNNING
-        assert self._devices(gpus, third)[0] == asked[0]
+        assert gpus.provider.create(gpus.gpu_spec(third, 1, 100)).state is ReplicaState.RUNNING
+        assert gpus.devices(third)[0] == asked[0]
 
     @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
     def test_several_share_a_card_when_they_say_what_they_need(self, gpus: DockerSite, name: str) -> None:
         for number, memory in enumerate((40, 40, 40)):
-            gpus.provider.create(self._spec(gpus, f"{name}{number}", 1, memory))
-        asked = [self._devices(gpus, f"{name}{number}")[0] for number in range(3)]
+            gpus.provider.create(gpus.gpu_spec(f"{name}{number}", 1, memory))
+        asked = [gpus.devices(f"{name}{number}")[0] for number in range(3)]
         assert asked == [{"0"}, {"0"}, {"1"}]
 
     @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
     def test_one_replica_on_several(self, gpus: DockerSite, name: str) -> None:
-        gpus.provider.create(self._spec(gpus, name, 2, 100))
-        assert self._devices(gpus, name)[0] == {"0", "1"}
+        gpus.provider.create(gpus.gpu_spec(name, 2, 100))
+        assert gpus.devices(name)[0] == {"0", "1"}
         with pytest.raises(ProviderError, match="3 devices"):
-            gpus.provider.create(self._spec(gpus, f"{name}1", 3, 100))
+            gpus.provider.create(gpus.gpu_spec(f"{name}1", 3, 100))
 
 
 @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
