@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,8 @@ from control_plane.providers.kubernetes_api.pod import CONTAINER
 from control_plane.providers.kubernetes_api.state import Pod
 from control_plane.providers.local_host.log_store import LogStore
 
+#: How a line begins. Others are a kubelet's own words, such as "unable to retrieve container logs …".
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\S+ ")
 #: Bytes that one request fetches at most.
 _PIECE = 4 << 20
 
@@ -115,7 +118,7 @@ def _newer(text: str, start: _Cursor, *, keep_unfinished: bool) -> tuple[list[st
     cursor, fresh, met = start, [], 0
     for line in text.splitlines(keepends=True):
         time, _, words = line.partition(" ")
-        if time < start.time or not (line.endswith("\n") or keep_unfinished):
+        if not _TIME.match(line) or time < start.time or not (line.endswith("\n") or keep_unfinished):
             continue
         if time == start.time:
             met += 1

@@ -310,6 +310,14 @@ def test_logs_are_copied_and_outlive_the_pod(provider: KubernetesProvider, clust
     assert provider.logs(NAME, tail_bytes=15) == "half a line\n"
 
 
+def test_what_a_kubelet_says_instead_of_a_log_is_no_log(provider: KubernetesProvider, cluster: Emulator) -> None:
+    pod = start(cluster, provider)
+    cluster.logs[pod] = "unable to retrieve container logs for containerd://0123\n"
+    assert provider.logs(NAME, tail_bytes=100) == ""
+    cluster.logs[pod] = "2026-01-01T00:00:00.000000001Z one\n"
+    assert provider.logs(NAME, tail_bytes=100) == "one\n"
+
+
 def test_an_agent_is_a_job_beside_the_claim_that_it_fills(provider: KubernetesProvider, cluster: Emulator) -> None:
     assert isinstance(provider, WeightsFetcher)
     assert provider.fetch(FETCH).state is PENDING
