@@ -22,6 +22,7 @@ from control_plane.instances.engine_probe import Probe
 from control_plane.instances.lifecycle import Phase
 from control_plane.instances.schemas import InstanceView, LaunchRequest
 from control_plane.instances.service import launch
+from control_plane.instances.silence import HUNG_S
 from control_plane.instances.tables import Instance, Replica
 from control_plane.keys import installation_id
 from control_plane.providers.base import ReplicaSpec, ReplicaState, ReplicaStatus
@@ -38,6 +39,10 @@ from tests.support.interleaving import reach
 
 #: Two nodes that together have room for three instances of three replicas, and one more; one alone has not.
 NODES = Hardware("fake-cpu", "Two machines", "cpu", {"node-1": 5, "node-2": 5}, 64 << 30, 3.6)
+#: Seconds without an answer for which no engine is given up; somewhat less than the reconciler's own number.
+_PATIENCE_S = 0.9 * HUNG_S
+#: Steps that follow each other without a pause: more than a launch has.
+_STEPS_AT_ONCE = 6
 #: Phases in which an instance's replicas are meant to go.
 _ENDING = {Phase.STOPPING, Phase.STOPPED, Phase.FAILED, Phase.TERMINATING, Phase.TERMINATED}
 
@@ -126,6 +131,8 @@ class World:
         #: Why instances may fail.
         self.may_fail: defaultdict[UUID, list[str]] = defaultdict(list)
         self.may_all_fail = False
+        self._hung_since: dict[str, float] = {}
+        self._hung_s: defaultdict[str, float] = defaultdict(float)
         #: Boots whose create lands late: a second time is no fault of the control plane's.
         self.late: set[str] = set()
         self.violations: list[str] = []
@@ -154,12 +161,18 @@ class World:
         """A worker gets a hint."""
         return reconciler.reconcile(self.context, instance_id, probe=self.probe)
 
-    def deliver(self, task: str, row_id: UUID) -> None:
-        """What a worker does with a message."""
+    def deliver(self, task: str, row_id: UUID) -> float | None:
+        """What a worker does with a message; seconds until it would send itself the next."""
         if task == RECONCILE:
-            self.reconcile(row_id)
-        elif task == reaper.CHECK:
-            reaper.check(self.context, row_id)
+            return self.reconcile(row_id)
+        reaper.check(self.context, row_id)
+        return None
+
+    def work_off(self, task: str, row_id: UUID) -> None:
+        """What follows from a message, until a step has to wait."""
+        for _ in range(_STEPS_AT_ONCE):
+            if self.deliver(task, row_id) != 0.0:
+                return
 
     def sweep(self) -> None:
         """What the scheduler does: hints for all that is due."""
@@ -206,9 +219,29 @@ class World:
     def blame(self, status: ReplicaStatus, why: str) -> None:
         """A boot did wrong: it may be ended, and its instance may fail."""
         self.excuse(status.boot_token, why)
+        self.allow_failure(status.name, why)
+
+    def allow_failure(self, name: str, why: str) -> None:
+        """The instance of this replica may fail."""
         for replica in self.replicas():
-            if replica.resource_name == status.name:
+            if replica.resource_name == name:
                 self.may_fail[replica.instance_id].append(why)
+
+    def hang(self, status: ReplicaStatus, *, hung: bool) -> None:
+        """An engine stops answering, or answers again; only after a while may it be ended for that."""
+        token, now = status.boot_token or "", self.clock.elapsed_s()
+        since = self._hung_since.pop(token, None)
+        if since is not None:
+            self._hung_s[token] += now - since
+        if hung:
+            self._hung_since[token] = now
+            self.allow_failure(status.name, "hung")
+        self.place.hang(status.name, hung=hung)
+
+    def hung_s(self, boot_token: str) -> float:
+        """For how long a boot has not answered, in all."""
+        now = self.clock.elapsed_s()
+        return self._hung_s[boot_token] + now - self._hung_since.get(boot_token, now)
 
     # What is judged at each call.
 
@@ -229,15 +262,17 @@ class World:
             self.may_fail[UUID(spec.labels["instance"])].append("a create was refused")
 
     def before_delete(self, name: str) -> None:
-        """An engine that answers may be ended only for a reason."""
+        """An engine that is well may be ended only for a reason."""
         self.before_call("delete")
-        answer = self.place.answer(name)
-        if answer is None or answer.boot_token in self.excused:
+        status = self.place.status(name)
+        if status is None or status.state is not ReplicaState.RUNNING or status.boot_token in self.excused:
+            return
+        if self.hung_s(status.boot_token or "") >= _PATIENCE_S:
             return
         with self.database.reading() as session:
             row = session.exec(select(Replica).where(Replica.resource_name == name)).one_or_none()
             phase = session.get_one(Instance, row.instance_id).phase if row is not None else None
         if row is None or row.retiring_since is not None or phase in _ENDING:
             return
-        relation = "its row's" if row.boot_token == answer.boot_token else "another than its row's"
-        self.violations.append(f"{name} answers and is deleted for no reason ({phase}; its boot is {relation})")
+        relation = "its row's" if row.boot_token == status.boot_token else "another than its row's"
+        self.violations.append(f"{name} is well and deleted for no reason ({phase}; its boot is {relation})")

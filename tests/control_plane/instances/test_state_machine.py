@@ -48,7 +48,7 @@ _TO_THE_END = 10_000
 #: clock does not only delay it), and the turns for which it has to stay so.
 _SETTLED_WITHIN_S, _CALM_TURNS = 1500.0, 4
 #: Seconds after which an administrator confirms what the brake holds back.
-_CONFIRM_AFTER_S = 300.0
+_CONFIRM_AFTER_S = 100.0
 _WHICH = st.integers(0, 7)
 #: How far a process gets before it stands still: mostly to its end.
 _POINTS = st.one_of(st.just(_TO_THE_END), st.integers(0, 9))
@@ -87,8 +87,8 @@ class Histories(RuleBasedStateMachine):
         """There are instances, new or already running."""
         for count in replicas:
             self.launch(count)
-        for _ in range(int(seconds)):
-            self._turn(1.0)
+        for _ in range(int(seconds / 4)):
+            self._turn(4.0)
 
     @precondition(lambda self: len(self.instances) < 3)
     @rule(replicas=st.integers(1, 3))
@@ -151,6 +151,29 @@ class Histories(RuleBasedStateMachine):
         if self.processes:
             self._count("kill")
             self.processes.pop(which % len(self.processes)).kill()
+
+    @precondition(lambda self: self.instances)
+    @rule(which=_WHICH, points=st.integers(1, 9), seconds=st.sampled_from((25.0, 60.0)))
+    def a_worker_stalls(self, which: int, points: int, seconds: float) -> None:
+        """A worker stands still in the middle of a step, others go on when its lease is over, and then it wakes."""
+        self._count("a worker stalls")
+        instance_id = self.instances[which % len(self.instances)]
+        stalled = Process("stalled worker", lambda: self.world.reconcile(instance_id))
+        stalled.resume(points)
+        for _ in range(5):
+            self._turn(seconds / 5)
+        stalled.resume(_TO_THE_END)
+
+    @precondition(lambda self: self.instances)
+    @rule(which=_WHICH, second_thought=st.sampled_from(sorted(_WISHES)), late_s=st.sampled_from((5.0, 60.0)))
+    def a_user_thinks_twice(self, which: int, second_thought: str, late_s: float) -> None:
+        """The creates of a first wish land when a second one is under way or done."""
+        self.world.place.faults.plan(Operation.CREATE, Fault(Trouble.LATE, late_s), times=2)
+        self.wish(which, "restart, replacing", _TO_THE_END)
+        self._turn(1.0)
+        self._turn(2.0)
+        self.wish(which, second_thought, _TO_THE_END)
+        self._turn(2.0)
 
     @rule()
     def lose_messages(self) -> None:
@@ -216,7 +239,7 @@ class Histories(RuleBasedStateMachine):
         self._count("provider away or back")
         self.world.place.faults.away = away
 
-    @rule(seconds=st.sampled_from((0.0, 4.0)))
+    @rule(seconds=st.sampled_from((0.0, 4.0, 90.0)))
     def engines_load(self, seconds: float) -> None:
         self._count("loading takes time")
         self.world.place.default_plan = EnginePlan(ready_after_s=seconds)
@@ -238,8 +261,7 @@ class Histories(RuleBasedStateMachine):
         self._count("engine hangs or recovers")
         running = self.world.running()
         status = running[which % len(running)]
-        self.world.blame(status, "hung")
-        self.world.place.hang(status.name, hung=hung)
+        self.world.hang(status, hung=hung)
 
     @precondition(lambda self: self.world.running())
     @rule(which=_WHICH)
@@ -317,7 +339,7 @@ class Histories(RuleBasedStateMachine):
         world.place.faults = Faults()
         world.place.default_plan = EnginePlan()
         for status in world.running():
-            world.place.hang(status.name, hung=False)
+            world.hang(status, hung=False)
         for node in NODES.nodes:
             world.place.return_node(node)
         began_s = world.clock.elapsed_s()
@@ -408,14 +430,14 @@ class Histories(RuleBasedStateMachine):
         world.clock.advance(seconds)
         world.sweep()
         while world.hints:
-            world.deliver(*world.hints.pop(0))
+            world.work_off(*world.hints.pop(0))
 
     def _pause_s(self) -> float:
         """Seconds until something may be due: never longer than schedulers wait when all is well."""
         now = self.world.clock.now()
         due = [row.next_attempt_at for row in self.world.rows() if row.next_attempt_at is not None]
         soonest = min(((when - now).total_seconds() for when in due), default=10.0)
-        return min(10.0, max(2.0, soonest))
+        return min(10.0, max(3.0, soonest))
 
 
 def run(template: Path, schedules: int, *, derandomize: bool) -> None:
