@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from control_plane.providers.base import ProviderError, ReplicaSpec
 from control_plane.providers.docker_api.options import DockerOptions
+from control_plane.providers.engine_flags import check_name, check_options, engine_flags
 
 OWNER_LABEL = "slipway.installation"
 BOOT_LABEL = "slipway.boot"
@@ -26,10 +26,6 @@ SECRETS = "/run/slipway"
 
 _WEIGHTS = "/weights"
 _CACHE = "/var/cache/slipway"
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
-#: Options that the provider decides itself.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
 _GIB = 1 << 30
 _PIDS = 4096
 #: Compiled kernels are loaded from there, hence "exec"; Docker's own default forbids it.
@@ -55,11 +51,8 @@ def checked(spec: ReplicaSpec) -> Path:
 
     :raises ProviderError: none could; says why.
     """
-    if not _NAME.fullmatch(spec.name):
-        raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
-    for name in spec.engine_options:
-        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
-            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
+    check_name(spec.name)
+    check_options(spec)
     if spec.weights.path is None or not spec.weights.path.is_dir():
         raise ProviderError(f"the model folder {spec.weights.path} is not there", "Start again: weights come first.")
     return spec.weights.path
@@ -97,15 +90,13 @@ def container_body(
 
 
 def _flags(spec: ReplicaSpec) -> list[str]:
-    options = {
-        "host": "0.0.0.0",  # noqa: S104 (of the container's own network)
-        "port": PORT.partition("/")[0],
-        "api-key-file": f"{SECRETS}/api-key",
-        "served-model-name": spec.served_model_name,
-        "boot-id": spec.boot_token,
-        "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
-    }
-    return [f"--{name}={value}" for name, value in (options | dict(spec.engine_options)).items()]
+    return engine_flags(
+        spec,
+        host="0.0.0.0",  # noqa: S104 (of the container's own network)
+        port=PORT.partition("/")[0],
+        api_key_file=f"{SECRETS}/api-key",
+        device="cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
+    )
 
 
 def _host_config(spec: ReplicaSpec, source: Path, options: DockerOptions, *, network: str) -> dict[str, Any]:

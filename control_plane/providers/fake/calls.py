@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -16,13 +15,11 @@ from control_plane.providers.base import (
     ReplicaState,
     ReplicaStatus,
 )
+from control_plane.providers.engine_flags import check_name, check_options
 from control_plane.providers.fake.faults import Fault, Operation, Trouble
 from control_plane.providers.fake.place import Place
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-_OPTION = re.compile(r"[a-z][a-z0-9-]*")
 #: Options that a provider decides itself.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
 _LABEL_LENGTH = 63
 _NEXT_STEP = "Wait; an imaginary place comes back when its faults end."
 _AWAY = "the imaginary place is out of reach"
@@ -144,13 +141,9 @@ class LocalCalls:
 
 def _check(spec: ReplicaSpec | FetchSpec) -> None:
     """Refuse what no provider would start."""
-    if not _NAME.fullmatch(spec.name):
-        raise ProviderError(f"{spec.name!r} cannot name a replica", "Use at most 100 of a-z, 0-9 and '-'.")
+    check_name(spec.name)
     for key, value in spec.labels.items():
         if len(key) > _LABEL_LENGTH or len(value) > _LABEL_LENGTH:
             raise ProviderError(f"the label {key!r} is too long", f"Labels have at most {_LABEL_LENGTH} characters.")
-    if not isinstance(spec, ReplicaSpec):
-        return
-    for option in spec.engine_options:
-        if option in _RESERVED or not _OPTION.fullmatch(option):
-            raise ProviderError(f"the engine option {option!r} cannot be set", "Launch without it.")
+    if isinstance(spec, ReplicaSpec):
+        check_options(spec)

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Mapping
 
 from control_plane.providers.base import FetchSpec, ProviderError, ReplicaSpec
+from control_plane.providers.engine_flags import engine_flags
 from control_plane.providers.kubernetes_api.client import Json
 from control_plane.providers.kubernetes_api.options import BOOT, LABELS, MANAGED_BY, NAME, OWNER, ClusterOptions
 from control_plane.providers.kubernetes_api.pod import (
@@ -47,10 +48,7 @@ _PORT = 8000
 _HOST_PORTS = range(20000, 30000)
 #: The controller appends ``-<hash>`` to a StatefulSet's name in a label of at most 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,49}[a-z0-9])?")
-_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-#: Options that the provider decides itself.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device", "revision"})
 
 
 def is_name(name: str) -> bool:
@@ -203,23 +201,16 @@ def claim(options: ClusterOptions) -> Json:
 
 
 def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> list[str]:
-    flags = {
-        "host": NODE_ADDRESS if options.access == "host" else "0.0.0.0",  # noqa: S104 - its pod's own network
-        "port": str(port),
-        "api-key-file": f"{SECRETS}/secret",
-        "served-model-name": spec.served_model_name,
-        "boot-id": spec.boot_token,
-        "device": "cuda" if spec.accelerator_count else "cpu",
-    }
+    flags = engine_flags(
+        spec,
+        host=NODE_ADDRESS if options.access == "host" else "0.0.0.0",  # noqa: S104 - its pod's own network
+        port=str(port),
+        api_key_file=f"{SECRETS}/secret",
+        device="cuda" if spec.accelerator_count else "cpu",
+    )
     if bundled(spec):
-        model = f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}/model"
-    else:
-        model, flags["revision"] = spec.weights.model, spec.weights.commit_sha or ""
-    for name, value in spec.engine_options.items():
-        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
-            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
-        flags[name] = value
-    return [model, *(f"--{name}={value}" for name, value in flags.items())]
+        return [f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}/model", *flags]
+    return [spec.weights.model, f"--revision={spec.weights.commit_sha or ''}", *flags]
 
 
 def _resources(spec: ReplicaSpec, options: ClusterOptions) -> Json:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from control_plane.providers.base import ProviderError, ReplicaSpec
+from control_plane.providers.base import ReplicaSpec
+from control_plane.providers.engine_flags import engine_flags
 from control_plane.providers.local_host.placement import CPU_HARDWARE, Placement
 
 #: In every replica's environment, with its folder as value: how a later host recognises what an earlier one left.
@@ -18,9 +19,6 @@ _INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|LD_PRELOAD|XDG_CACHE_HOME|"
     r"(CUDA|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|TRITON|OMP|MKL|KMP|GOMP|MALLOC)_\w+"
 )
-#: Options that the host decides itself.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
-_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 def engine_argv(engine: Path, spec: ReplicaSpec, placement: Placement, *, port: int, api_key_file: Path) -> list[str]:
@@ -31,19 +29,8 @@ def engine_argv(engine: Path, spec: ReplicaSpec, placement: Placement, *, port: 
 
     :raises ProviderError: an option that an engine must not be given.
     """
-    options = {
-        "host": "127.0.0.1",
-        "port": str(port),
-        "api-key-file": str(api_key_file),
-        "served-model-name": spec.served_model_name,
-        "boot-id": spec.boot_token,
-        "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
-    }
-    for name, value in spec.engine_options.items():
-        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
-            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
-        options[name] = value
-    flags = [f"--{name}={value}" for name, value in options.items()]
+    device = "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda"
+    flags = engine_flags(spec, host="127.0.0.1", port=str(port), api_key_file=str(api_key_file), device=device)
     argv = ["setpriv", "--pdeathsig", "KILL", "--"]
     if spec.limits.memory_bytes is not None:
         argv += ["prlimit", f"--data={spec.limits.memory_bytes}"]

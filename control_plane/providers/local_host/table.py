@@ -6,21 +6,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 from pathlib import Path
 
 import psutil
 
-from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
+from control_plane.providers.base import ReplicaSpec, ReplicaState, ReplicaStatus
+from control_plane.providers.engine_flags import check_name
 from control_plane.providers.local_host import hardware
 from control_plane.providers.local_host.command import MARKER
 from control_plane.providers.local_host.placement import NoRoom, place
 from control_plane.providers.local_host.process import ReplicaProcess
 
 logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 
 
 class ReplicaTable:
@@ -38,8 +36,7 @@ class ReplicaTable:
 
         Where its device has no room now it is pending, and not remembered: the caller asks again.
         """
-        if not _NAME.fullmatch(spec.name):
-            raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
+        check_name(spec.name)
         gpus = await asyncio.to_thread(hardware.gpus)  # a driver may take a second to answer
         async with self._creating:
             present = self._replicas.get(spec.name)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from control_plane.providers.base import HardwareOffer, ProviderError, ReplicaSpec
+from control_plane.providers.engine_flags import check_name, check_options, engine_flags
 from control_plane.providers.slurm_jobs.job import Tag
 from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, GPU_HARDWARE, Node
 
 _MIB, _GIB = 1 << 20, 1 << 30
 #: Seconds without an answer from the shared storage after which a job must think that another has taken over.
 LEASE_S = 30.0
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-_OPTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
-#: Options that the start script, or this file, decides.
-_RESERVED = frozenset({"host", "port", "api-key-file", "served-model-name", "boot-id", "device"})
 #: What the job's own environment holds; Slurm adds its variables, and nothing of ours travels along.
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -43,11 +39,8 @@ def check(spec: ReplicaSpec, offers: Iterable[HardwareOffer]) -> None:
     """
     :raises ProviderError: ``spec`` can never run here.
     """
-    if not _NAME.fullmatch(spec.name):
-        raise ProviderError(f"{spec.name!r} cannot name a replica", "Use lower case letters, digits and dashes.")
-    for name in spec.engine_options:
-        if name in _RESERVED or not _OPTION_NAME.fullmatch(name):
-            raise ProviderError(f"the engine option {name!r} cannot be set", "Launch without it.")
+    check_name(spec.name)
+    check_options(spec)
     if spec.weights.path is None or not spec.weights.path.is_dir():
         detail = f"the model folder {spec.weights.path} is not there"
         raise ProviderError(detail, "Start again: weights come first, onto storage that the nodes see as well.")
@@ -62,20 +55,11 @@ def check(spec: ReplicaSpec, offers: Iterable[HardwareOffer]) -> None:
 
 def plan(spec: ReplicaSpec, options: JobOptions, nodes: Iterable[Node], folder: Path) -> dict[str, Any]:
     """``replica.json``: what ``start_script.py`` runs. No secret; ``addresses`` are those of the nodes."""
-    engine_options = {
-        "api-key-file": str(folder / "api-key"),
-        "served-model-name": spec.served_model_name,
-        "boot-id": spec.boot_token,
-        "device": "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda",
-        **spec.engine_options,
-    }
+    device = "cpu" if spec.hardware_id == CPU_HARDWARE else "cuda"
+    flags = engine_flags(spec, api_key_file=str(folder / "api-key"), device=device)
     return {
         "boot_token": spec.boot_token,
-        "argv": [
-            options.engine,
-            str(spec.weights.path),
-            *(f"--{key}={value}" for key, value in engine_options.items()),
-        ],
+        "argv": [options.engine, str(spec.weights.path), *flags],
         "environment": {
             "HF_HUB_OFFLINE": "1",  # weights are here already; an engine has no reason to talk to the hub
             "PYTHONUNBUFFERED": "1",
