@@ -111,7 +111,7 @@ def settle(api: Api, goals: dict[str, str], patience_s: float = PATIENCE_S) -> N
 
 @contextmanager
 def killing(fleet: Fleet, every_s: float | None, seed: int, kills: Counter[str]) -> Iterator[None]:
-    """Meanwhile, SIGKILL a process of the fleet now and then and start another one; counted by role in ``kills``.
+    """Meanwhile, SIGKILL a process of the fleet now and then; counted by role in ``kills``.
 
     One is killed only when it has worked for as long as it took to start. Else nothing would ever get done on a busy
     machine, and that would be no fault of the system's.
@@ -139,7 +139,7 @@ def _kill(fleet: Fleet, every_s: float, chance: random.Random, kills: Counter[st
         ]
         if victims and now >= next_kill:
             name = chance.choice(victims)
-            fleet.replace(name)
+            fleet.kill(name)
             kills[name.partition("-")[0]] += 1
             del ready_since[name]
             next_kill = now + chance.uniform(0.5, 1.5) * every_s

@@ -1,16 +1,15 @@
 """The control plane as real processes, several of each role, which a test kills and starts again.
 
-There is no supervisor here: what keeps the system together when processes die is its database alone. Web servers,
-workers and schedulers share a PostgreSQL (or SQLite), a Redis and one root secret, as on several machines.
+Web servers, workers and schedulers share a PostgreSQL (or SQLite), a Redis and one root secret, as on several machines.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -38,7 +37,10 @@ _READY = {"web": "Uvicorn running", "worker": " ready.", "scheduler": "is starti
 
 
 class Fleet:
-    """Processes by name: ``web-0``, ``worker-1``, ``scheduler-0``, … with an operator's API key."""
+    """Processes by name: ``web-0``, ``worker-1``, ``scheduler-0``, … with an operator's API key.
+
+    One that ends is started again at once, as ``slipway up``, systemd and compose do.
+    """
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], within: Mapping[str, Sequence[str]]) -> None:
         self.settings = settings
@@ -46,14 +48,16 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
+        self._stopping = threading.Event()
         # The kernel's parent-death signal means the thread that started a process: one that lives as long as the fleet.
-        self._starter = ThreadPoolExecutor(1)
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
         #: When each was last started, by time.monotonic().
         self.started_at: dict[str, float] = {}
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         upgrade(settings.database_url)
-        database = Database(settings.database_url)
-        self.context = Context(settings, database, SYSTEM_CLOCK, providers={}, hint=lambda *_: None)
+        self.context = Context(
+            settings, Database(settings.database_url), SYSTEM_CLOCK, providers={}, hint=lambda *_: None
+        )
         api_key = bootstrap(self.context).api_key
         assert api_key is not None
         self.api_key = api_key
@@ -68,35 +72,20 @@ class Fleet:
         """Of all web servers."""
         return [f"http://127.0.0.1:{port}" for port in self._ports.values()]
 
-    def start(self, name: str) -> None:
-        """Start a process, by the commands that the documentation names."""
-        role = name.partition("-")[0]
-        argv = [sys.executable, "-m", "control_plane.cli", _COMMANDS[role], "--data", str(self.settings.data_dir)]
-        if role == "web":
-            argv += ["--port", str(self._ports.setdefault(name, free_port()))]
-        argv = [*self._within.get(role, ()), *argv]
-        with self._log(name).open("ab") as log:
-            self._log_starts[name], self.started_at[name] = log.tell(), time.monotonic()
-            self._processes[name] = self._starter.submit(
-                subprocess.Popen,
-                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=self.settings.child_environment() | self._environment | {"PYTHONPATH": str(ROOT)},
-                cwd=self.settings.data_dir,
-            ).result()
+    def start(self, counts: Mapping[str, int]) -> None:
+        """Start so many of each role and return when all have begun their work."""
+        for role, count in counts.items():
+            for number in range(count):
+                self._spawn(f"{role}-{number}")
+        self._keeper.start()
+        for name in self.names:
+            eventually(lambda name=name: self.is_ready(name), f"{name} is ready", _START_S)
 
     def kill(self, name: str) -> None:
-        """SIGKILL, and nothing comes in its place."""
+        """SIGKILL; another one comes in its place."""
         process = self._processes[name]
         process.kill()
         process.wait(10)
-
-    def replace(self, name: str) -> None:
-        """SIGKILL, and another one in its place."""
-        self.kill(name)
-        self.start(name)
 
     def pid(self, name: str) -> int:
         """Of a process."""
@@ -110,18 +99,14 @@ class Fleet:
             log.seek(self._log_starts[name])
             return _READY[name.partition("-")[0]].encode() in log.read()
 
-    def wait_ready(self) -> None:
-        """Until all processes have begun their work."""
-        for name in self.names:
-            eventually(lambda name=name: self.is_ready(name), f"{name} is ready", _START_S)
-
     def stop(self) -> None:
         """SIGKILL all of them."""
+        self._stopping.set()
+        self._keeper.join()
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
             process.wait(10)
-        self._starter.shutdown()
         self.context.database.engine.dispose()
 
     def api(self) -> Api:
@@ -131,6 +116,29 @@ class Fleet:
     def logs(self, tail: int = 2000) -> str:
         """The end of what each process said."""
         return "\n".join(f"--- {name}\n{self._log(name).read_text()[-tail:]}" for name in self._processes)
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(0.1):
+            for name, process in list(self._processes.items()):
+                if process.poll() is not None:
+                    self._spawn(name)
+
+    def _spawn(self, name: str) -> None:
+        """By the commands that the documentation names."""
+        role = name.partition("-")[0]
+        argv = [sys.executable, "-m", "control_plane.cli", _COMMANDS[role], "--data", str(self.settings.data_dir)]
+        if role == "web":
+            argv += ["--port", str(self._ports.setdefault(name, free_port()))]
+        with self._log(name).open("ab") as log:
+            self._log_starts[name], self.started_at[name] = log.tell(), time.monotonic()
+            self._processes[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._within.get(role, ()), *argv],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.settings.child_environment() | self._environment | {"PYTHONPATH": str(ROOT)},
+                cwd=self.settings.data_dir,
+            )
 
     def _log(self, name: str) -> Path:
         return self.settings.data_dir / f"{name}.log"
@@ -203,10 +211,7 @@ def running_fleet(
     counts = {"web": webs, "worker": workers, "scheduler": schedulers}
     fleet = Fleet(settings, environment, within)
     try:
-        for role, count in counts.items():
-            for number in range(count):
-                fleet.start(f"{role}-{number}")
-        fleet.wait_ready()
+        fleet.start(counts)
         yield fleet
     except BaseException:
         sys.stderr.write(fleet.logs())
