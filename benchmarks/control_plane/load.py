@@ -1,0 +1,100 @@
+"""Launches at a rate or all at once, and how long each took, by the control plane's own audit trail."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlmodel import Session, col, func, select
+
+from control_plane.audit.tables import AuditEvent
+from control_plane.instances.tables import Instance
+from tests.support.fleet import Fleet
+
+#: A model that comes with Slipway: nothing is downloaded.
+BODY = {"model": "slipway/starter", "hardware": "fake-cpu"}
+
+
+class Sent(NamedTuple):
+    """One launch: seconds from when it was due to its answer, and how late it was sent."""
+
+    instance_id: UUID
+    answered_s: float
+    late_s: float
+
+
+def launch_steadily(fleet: Fleet, per_second: float, seconds: float, threads: int = 8) -> list[Sent]:
+    """Send each launch when its time has come, whatever became of those before (an open loop)."""
+    count = round(per_second * seconds)
+    start = time.monotonic() + 0.5
+
+    def send(numbers: range) -> list[Sent]:
+        api, sent = fleet.api(), []
+        for number in numbers:
+            due = start + number / per_second
+            time.sleep(max(0.0, due - time.monotonic()))
+            late_s = time.monotonic() - due
+            instance_id = UUID(api.launch(name=f"steady-{number}", **BODY))
+            sent.append(Sent(instance_id, time.monotonic() - due, late_s))
+        api.close()
+        return sent
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(send, [range(first, count, threads) for first in range(threads)]))
+    return [sent for part in parts for sent in part]
+
+
+def launch_at_once(fleet: Fleet, count: int, threads: int = 8) -> list[UUID]:
+    """As fast as the web server takes them."""
+
+    def send(numbers: range) -> list[UUID]:
+        api = fleet.api()
+        ids = [UUID(api.launch(name=f"burst-{number}", **BODY)) for number in numbers]
+        api.close()
+        return ids
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(send, [range(first, count, threads) for first in range(threads)]))
+    return [instance_id for part in parts for instance_id in part]
+
+
+def wait_until(fleet: Fleet, phase: str, count: int, patience_s: float = 300.0) -> None:
+    """Wait until ``count`` instances have been in ``phase``.
+
+    :raises TimeoutError: they have not, in ``patience_s`` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    query = select(func.count()).select_from(AuditEvent).where(AuditEvent.action == f"instance.{phase}")
+    while True:
+        with fleet.context.database.reading() as session:
+            reached = session.exec(query).one()
+        if reached >= count:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{reached} of {count} instances were {phase} within {patience_s:g} s")
+        time.sleep(0.5)
+
+
+def reached(fleet: Fleet, phase: str) -> dict[UUID, tuple[datetime, datetime]]:
+    """By instance: when its row was made, and when it first came into ``phase``."""
+    with fleet.context.database.reading() as session:
+        return {row[0]: (row[1], row[2]) for row in _first_events(session, phase)}
+
+
+def _first_events(session: Session, phase: str) -> list[tuple[UUID, datetime, datetime]]:
+    query = (
+        select(Instance.id, Instance.created_at, func.min(AuditEvent.at))
+        .join(AuditEvent, col(AuditEvent.object_id) == Instance.id)
+        .where(AuditEvent.action == f"instance.{phase}")
+        .group_by(col(Instance.id), col(Instance.created_at))
+    )
+    return [tuple(row) for row in session.exec(query)]
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The least value that at least ``share`` of them do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-round(share * 1000) * len(ordered) // 1000) - 1)]
