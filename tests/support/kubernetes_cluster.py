@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import psutil
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from control_plane.errors import SlipwayError
 from control_plane.providers.kubernetes_api.client import Json, KubernetesApi
 from tests.support.kubernetes_image import pause_image
-from tests.support.kubernetes_node import Node
+from tests.support.kubernetes_node import Node, remove_cgroups
 from tests.support.podman import end_inside
 from tests.support.processes import eventually
 from tests.support.rootfs import cache_folder
@@ -179,16 +180,14 @@ def running_cluster(images: Sequence[Path]) -> Iterator[Cluster]:
     programs()
     with tempfile.TemporaryDirectory(prefix="slipway-kubernetes-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        cluster: Cluster | None = None
-        try:
-            with running_sandbox() as sandbox:
-                cluster = Cluster(sandbox, folder, folder / "admin.kubeconfig")
-                _start_control_plane(cluster)
-                _start_nodes(cluster, [pause_image(folder), *images])
-                yield cluster
-        finally:
-            for node in cluster.nodes if cluster else ():
-                node.remove_cgroups()
+        remove_cgroups()
+        with running_sandbox() as sandbox:
+            cluster = Cluster(sandbox, folder, folder / "admin.kubeconfig")
+            _start_control_plane(cluster)
+            _start_nodes(cluster, [pause_image(folder), *images])
+            yield cluster
+        eventually(lambda: not psutil.pid_exists(sandbox.init_pid), "the sandbox's init is reaped")
+        remove_cgroups()
 
 
 def _start_control_plane(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import yaml
 
 from tests.support.podman import end_inside
@@ -15,6 +16,8 @@ from tests.support.processes import eventually
 from tests.support.sandbox import Sandbox
 
 _CGROUPS = Path("/sys/fs/cgroup")
+#: Before the process id of the sandbox that a cgroup belongs to.
+_CGROUP_PREFIX = "slipway-test-"
 _CONTAINERD = """
 version = 2
 root = "{folder}/root"
@@ -58,7 +61,7 @@ class Node:
     @property
     def cgroup(self) -> str:
         """The name of its cgroup, in every hierarchy."""
-        return f"slipway-test-{self.sandbox.init_pid}-{self.name}"
+        return f"{_CGROUP_PREFIX}{self.sandbox.init_pid}-{self.name}"
 
     def prepare(self, images: Sequence[Path]) -> None:
         """Start containerd and give it ``images``."""
@@ -98,18 +101,6 @@ class Node:
         if self._kubelet is not None:
             end_inside(self._kubelet)
             self._kubelet = None
-
-    def remove_cgroups(self) -> None:
-        """After the sandbox's end nothing is in them any more."""
-        for hierarchy in _hierarchies():
-            top = hierarchy / self.cgroup
-            for folder in (
-                sorted(top.rglob("*/"), key=lambda path: len(path.parts), reverse=True) if top.is_dir() else ()
-            ):
-                with suppress(OSError):
-                    folder.rmdir()
-            with suppress(OSError):
-                top.rmdir()
 
     @property
     def _ctr(self) -> list[str]:
@@ -156,5 +147,17 @@ class Node:
         }
 
 
+def remove_cgroups() -> None:
+    """Those of sandboxes that are gone, the present one's or a killed test's: they are empty."""
+    for top in _CGROUPS.glob(f"*/{_CGROUP_PREFIX}*"):
+        if psutil.pid_exists(int(top.name.removeprefix(_CGROUP_PREFIX).partition("-")[0])):
+            continue
+        inside = [path for path in top.rglob("*") if path.is_dir()]
+        for folder in [*sorted(inside, key=lambda path: len(path.parts), reverse=True), top]:
+            with suppress(OSError):
+                folder.rmdir()
+
+
 def _hierarchies() -> list[Path]:
+    """Those of version 1; on a hybrid machine the one of version 2 controls nothing."""
     return [path for path in _CGROUPS.iterdir() if path.is_dir() and path.name != "unified"]
