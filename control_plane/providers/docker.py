@@ -60,7 +60,7 @@ class DockerProvider:
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:
         """Start a replica, or return the one that already has this name. It is pending while its image is pulled, and
         while no device has room for it."""
-        weights = body.checked(spec)
+        weights = body.checked(spec, self._options.user)
         with self._creating(spec.name), self._connection.client() as client:
             present = self._find(client, spec.name)
             if present is not None and not present.runs and present.boot_token != spec.boot_token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -46,8 +47,10 @@ def weights_mount(path: Path) -> WeightsMount:
     return WeightsMount(path, _WEIGHTS)
 
 
-def checked(spec: ReplicaSpec) -> Path:
+def checked(spec: ReplicaSpec, user: str) -> Path:
     """The folder of the weights of ``spec``, if a Docker host could start it at all.
+
+    :param user: whom the engine runs as, as ``uid:gid``.
 
     :raises ProviderError: none could; says why.
     """
@@ -55,7 +58,17 @@ def checked(spec: ReplicaSpec) -> Path:
     check_options(spec)
     if spec.weights.path is None or not spec.weights.path.is_dir():
         raise ProviderError(f"the model folder {spec.weights.path} is not there", "Start again: weights come first.")
+    _check_readable(spec.weights.path, *map(int, user.split(":")))
     return spec.weights.path
+
+
+def _check_readable(folder: Path, uid: int, gid: int) -> None:
+    for file in folder.iterdir():
+        found = file.stat()
+        bit = stat.S_IRUSR if found.st_uid == uid else stat.S_IRGRP if found.st_gid == gid else stat.S_IROTH
+        if not found.st_mode & bit:
+            detail = f"engines run as user {uid}, who may not read {file}"
+            raise ProviderError(detail, f"Let them: chmod -RL o+rX {folder}, or set SLIPWAY_DOCKER_USER.")
 
 
 def container_body(

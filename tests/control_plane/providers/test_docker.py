@@ -108,6 +108,14 @@ class TestConfinement:
         finally:
             remove(site.provider, name)
 
+    def test_weights_that_an_engine_may_not_read_are_named(self, site: DockerSite, name: str) -> None:
+        spec = site.spec(name, "boot-1", print_environment=True)
+        assert spec.weights.path is not None
+        secret = spec.weights.path / "model.safetensors"
+        secret.touch(mode=0o600)
+        with pytest.raises(ProviderError, match=r"user 10001, who may not read .*model\.safetensors"):
+            site.provider.create(spec)
+
     def test_links_into_the_cache_resolve(self, site: DockerSite, name: str) -> None:
         model = site.folder / f"models--org--{name}"
         blob = model / "blobs" / "e7a6"
