@@ -90,10 +90,13 @@ def reconcile(
         return _apply(context, claim, fail(error.detail, error.next_step))
 
 
-def sweep(context: Context) -> list[UUID]:
-    """Send a hint for every instance that is due and nobody's; returns their ids."""
+def sweep(context: Context, *, at_most: int | None = None) -> list[UUID]:
+    """Send a hint for every instance that is due and nobody's; returns their ids.
+
+    :param at_most: only for so many, those that have waited longest.
+    """
     with context.database.reading() as session:
-        due = repository.due(session, context.clock.now(), LEASE)
+        due = repository.due(session, context.clock.now(), LEASE, at_most)
     for instance_id in due:
         context.hint(RECONCILE, instance_id)
     return due

@@ -147,10 +147,10 @@ def delete_replicas(session: Session, replica_ids: Sequence[UUID]) -> None:
         session.execute(delete(Replica).where(col(Replica.id).in_(replica_ids)))
 
 
-def due(session: Session, now: datetime, lease: timedelta) -> list[UUID]:
+def due(session: Session, now: datetime, lease: timedelta, limit: int | None = None) -> list[UUID]:
     """Instances that want to be looked at and that nobody looks at; the longest waiting first."""
     query = select(Instance.id).where(_is_due(now), is_free(Instance, now, lease))
-    return list(session.exec(query.order_by(col(Instance.next_attempt_at))))
+    return list(session.exec(query.order_by(col(Instance.next_attempt_at)).limit(limit)))
 
 
 def wake(session: Session, instance_id: UUID, now: datetime) -> bool:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from control_plane.celery_app import celery_app
+from control_plane.celery_app import ROUTINE, celery_app, hints_waiting
 from control_plane.context import get_context
 from control_plane.instances import reconcile as reconciler
 
 logger = logging.getLogger(__name__)
+
+#: With so many hints that nobody has taken, most rows that are due have one there: more of them would only pile up.
+MANY_HINTS = 100
+#: Those get theirs even then: where the queue never empties, a row whose hint was lost comes first some time.
+LONGEST_WAITING = 20
 
 
 @celery_app.task(name="instances.reconcile")  # type: ignore[untyped-decorator]
@@ -20,12 +25,13 @@ def reconcile(instance_id: str) -> None:
     if pause_s is None or pause_s >= context.settings.sweep_interval_s:
         return
     try:
-        reconcile.apply_async((instance_id,), countdown=pause_s)
+        reconcile.apply_async((instance_id,), countdown=pause_s, priority=ROUTINE)
     except Exception:
         logger.warning("a hint could not be sent; the sweep will find the row", exc_info=True)
 
 
 @celery_app.task(name="instances.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
-    """Find the instances that nobody looks after."""
-    reconciler.sweep(get_context())
+    """Find the instances that nobody looks after: all of them, unless workers are behind with hints they have."""
+    is_behind = hints_waiting() > MANY_HINTS
+    reconciler.sweep(get_context(), at_most=LONGEST_WAITING if is_behind else None)

@@ -37,7 +37,7 @@ def _waiting(tended: Tended) -> Outcome:
         return tended.down()
     if tended.waits:
         pause = min(_QUEUED_S, max(_SOON_S, tended.situation.seconds_in_phase() / 10))
-        return tended.outcome(Notice(f"waiting for {tended.waits[0]}"), look_again_in_s=pause)
+        return tended.outcome(Notice(tended.waits[0]), look_again_in_s=pause)
     if tended.plan.new:
         return tended.outcome(Notice("starting the engine"), look_again_in_s=0.0)
     # The reason that came with the move to this phase says what happened and when it goes on.

@@ -26,10 +26,10 @@ REFUSED_PAUSE_S = 15.0
 
 @dataclass(frozen=True)
 class Start:
-    """``values`` for the row; ``waiting_for`` says what has to happen first, None when the replica is started."""
+    """``values`` for the row; ``wait`` says what has to happen first, None when the replica is started."""
 
     values: ReplicaValues
-    waiting_for: str | None = None
+    wait: str | None = None
 
 
 def start(situation: Situation, replica: Replica, weights: Weights) -> Start:
@@ -47,16 +47,17 @@ def start(situation: Situation, replica: Replica, weights: Weights) -> Start:
         provider.delete(name, grace_s=DRAIN_S)
         found = provider.find(name)
         if found.state is not ReplicaState.ABSENT and found.boot_token != replica.boot_token:
-            return Start({}, "the engine of the earlier boot to end")
+            return Start({}, "waiting for the engine of the earlier boot to end")
     if found.state is ReplicaState.ABSENT:
         found = provider.create(_spec(situation, replica, weights))
     if found.boot_token != replica.boot_token:
-        return Start({}, "another boot of the same replica to end")
+        return Start({}, "waiting for another boot of the same replica to end")
     now = situation.now
     if found.state is ReplicaState.PENDING:
-        reason = found.reason or f"a place at {provider.name}"
+        reason = found.reason or f"{provider.name} has not begun it"
+        wait = reason if reason.startswith("waiting") else f"waiting: {reason}"
         waited_s = silent_s(replica, now)
-        return Start({"condition": reason[:500], "node": found.node, "silent_s": waited_s, "looked_at": now}, reason)
+        return Start({"condition": reason[:500], "node": found.node, "silent_s": waited_s, "looked_at": now}, wait)
     return Start(
         {
             "url": found.url,

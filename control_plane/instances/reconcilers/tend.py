@@ -89,7 +89,7 @@ class Tended:
         for replica in self.after:
             if replica.condition:
                 return Notice(self._named(replica, replica.condition))
-        return Notice(f"waiting for {self.waits[0]}") if self.waits else None
+        return Notice(self.waits[0]) if self.waits else None
 
     def outcome(self, notice: Notice, *, look_again_in_s: float, move_to: Phase | None = None) -> Outcome:
         """All that was done, with what to tell about it."""
@@ -190,5 +190,5 @@ def _start(tended: Tended, due: Sequence[Replica]) -> None:
             tended.values[replica.id] = refused(tended.situation, replica, error)
             continue
         tended.values[replica.id] = started.values
-        if started.waiting_for:
-            tended.waits.append(started.waiting_for)
+        if started.wait:
+            tended.waits.append(started.wait)

@@ -32,7 +32,7 @@ def test_a_queue_is_explained_costs_nothing_and_has_no_deadline(plant: Plant) ->
     launched = plant.launch()
     plant.run_until(launched.id, "provisioning")
     waiting = _steps(plant, launched, 5)
-    assert (waiting.phase, waiting.reason) == ("provisioning", "waiting for Resources")
+    assert (waiting.phase, waiting.reason) == ("provisioning", "waiting: Resources")
     for _ in range(10):
         plant.clock.advance(6000)
         plant.step(launched.id)
