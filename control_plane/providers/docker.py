@@ -113,14 +113,7 @@ class DockerProvider:
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         """New log text from ``offset`` (bytes) on, or from that far before the end where it is negative."""
-        log = self._fresh_log(name).store
-        if offset < 0:
-            piece = log.tail(-offset)
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
-        while (piece := log.read(offset)).text:
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
+        return self._fresh_log(name).store.follow(offset)
 
     def _find(self, client: APIClient, name: str) -> Container | None:
         """The container of this name, if it is ours."""

@@ -153,14 +153,7 @@ class KubernetesProvider:
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         """New log text from ``offset`` (bytes) on, or from that far before the end where it is negative."""
-        log = self._log(name).store
-        if offset < 0:
-            piece = log.tail(-offset)
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
-        while (piece := log.read(offset)).text:
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
+        return self._log(name).store.follow(offset)
 
     def _log(self, name: str) -> PodLog:
         """The log, as far as it can be copied now.

@@ -10,8 +10,8 @@ from control_plane.errors import Unavailable
 from control_plane.providers import wire
 from control_plane.providers.base import HardwareOffer, ReplicaSpec, ReplicaStatus
 from control_plane.providers.local_host import hardware, protocol
-from control_plane.providers.local_host.log_store import LogStore
 from control_plane.providers.local_host.placement import CPU_HARDWARE, GPU_HARDWARE_PREFIX
+from control_plane.providers.log_store import LogStore
 from control_plane.settings import Settings
 
 
@@ -94,14 +94,7 @@ class LocalProvider:
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         """New log text from ``offset`` (bytes) on, or from that far before the end where it is negative."""
-        log = self._log(name)
-        if offset < 0:
-            piece = log.tail(-offset)
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
-        while (piece := log.read(offset)).text:
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
+        return self._log(name).follow(offset)
 
     def _log(self, name: str) -> LogStore:
         return LogStore(self._instances_dir / name / "log")

@@ -171,14 +171,7 @@ class SlurmProvider:
 
     def follow_logs(self, name: str, *, offset: int) -> Iterator[tuple[int, str]]:
         """New log text from ``offset`` (bytes) on, or from that far before the end where it is negative."""
-        log = self._shared.replica(name).log
-        if offset < 0:
-            piece = log.tail(-offset)
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
-        while (piece := log.read(offset)).text:
-            yield piece.next_offset, piece.text
-            offset = piece.next_offset
+        return self._shared.replica(name).log.follow(offset)
 
     def _partition(self) -> Partition:
         """

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from docker.api import APIClient
 
 from control_plane.providers.docker_api.state import parse_time
-from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.log_store import LogStore
 
 
 class _Entry(NamedTuple):

@@ -20,7 +20,7 @@ from control_plane.providers.kubernetes_api.client import KubernetesApi
 from control_plane.providers.kubernetes_api.options import ClusterOptions
 from control_plane.providers.kubernetes_api.pod import CONTAINER
 from control_plane.providers.kubernetes_api.state import Pod
-from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.log_store import LogStore
 
 #: How a line begins. Others are a kubelet's own words, such as "unable to retrieve container logs …".
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\S+ ")

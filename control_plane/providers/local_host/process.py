@@ -12,8 +12,8 @@ from pathlib import Path
 
 from control_plane.providers.base import ProviderError, ReplicaSpec, ReplicaState, ReplicaStatus
 from control_plane.providers.local_host.command import engine_argv, engine_environment
-from control_plane.providers.local_host.log_store import LogStore
 from control_plane.providers.local_host.placement import Placement
+from control_plane.providers.log_store import LogStore
 
 _READ_SIZE = 1 << 16
 #: Seconds to read on after an engine's death: its last words are what people need most.

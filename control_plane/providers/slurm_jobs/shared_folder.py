@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from control_plane.errors import Invalid
 from control_plane.providers.base import ProviderUnavailable
-from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.log_store import LogStore
 
 
 class JobUser(NamedTuple):

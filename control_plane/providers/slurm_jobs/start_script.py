@@ -43,7 +43,7 @@ class Orders(NamedTuple):
 
 
 class Log:
-    """Appends to the replica's log: segments named by the offset of their first byte (see local_host/log_store.py)."""
+    """Appends to the replica's log: segments named by the offset of their first byte (see providers/log_store.py)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

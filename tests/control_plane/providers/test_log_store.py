@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.providers.local_host.log_store import LogStore
+from control_plane.providers.log_store import LogStore
 
 
 def _read_all(log: LogStore, offset: int, limit: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -94,6 +95,17 @@ class LogStore:
         if start > 0 and "\n" in text:
             text = text.partition("\n")[2]
         return LogText(offset, text)
+
+    def follow(self, offset: int) -> Iterator[tuple[int, str]]:
+        """What is there from ``offset`` on, or from that far before the end where it is negative, piece by piece: the
+        offset after each piece, and its text; ends at the present end."""
+        if offset < 0:
+            piece = self.tail(-offset)
+            yield piece.next_offset, piece.text
+            offset = piece.next_offset
+        while (piece := self.read(offset)).text:
+            yield piece.next_offset, piece.text
+            offset = piece.next_offset
 
     def _segments(self) -> list[_Segment]:
         return [_Segment(int(path.stem), path) for path in sorted(self.folder.glob("*.log"))]
