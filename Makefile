@@ -1,7 +1,7 @@
 PORT ?= 8000
 DATA ?= data
 
-.PHONY: up test setup check bench bench-gpu test-kubernetes
+.PHONY: up test setup check bench bench-gpu test-kubernetes test-lifecycle test-proof
 
 up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
 	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
@@ -20,6 +20,14 @@ test-kubernetes:  ## The kubernetes provider and the Helm chart on a real cluste
 	@scripts/setup dev
 	@scripts/kubernetes-binaries
 	.venv/bin/python -m pytest tests/kubernetes
+
+test-lifecycle:  ## Two thousand random histories of kills, lost replies, lags and wishes, other ones each time (ten minutes)
+	@scripts/setup dev
+	.venv/bin/python -m benchmarks.lifecycle
+
+test-proof:  ## 50 launches and terminations at once, three rounds, under SIGKILLs, locally and on Slurm (10 minutes; root)
+	@scripts/setup dev
+	.venv/bin/python -m benchmarks.control_plane.proof
 
 check:  ## Lint, formatting, types, import contracts
 	@scripts/setup dev

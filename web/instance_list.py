@@ -13,9 +13,10 @@ from control_plane.instances.schemas import InstanceView
 COLUMNS = ("name", "phase", "model", "hardware", "price_per_hour", "created_at")
 _DEFAULT_COLUMN = "created_at"
 
-#: Choices of the state filter: value in the URL → words, and the phases it admits.
-_GROUPS: dict[str, tuple[str, frozenset[str]]] = {
-    "current": ("all but terminated", frozenset(Phase) - {Phase.TERMINATED}),
+#: Choices of the state filter: value in the URL → words, and the phases it admits. A newer version may have phases that
+#: this one does not know: None admits them, too.
+_GROUPS: dict[str, tuple[str, frozenset[str] | None]] = {
+    "current": ("all but terminated", None),
     "running": ("running", frozenset({Phase.RUNNING})),
     "moving": (
         "coming or going",
@@ -25,7 +26,7 @@ _GROUPS: dict[str, tuple[str, frozenset[str]]] = {
     ),
     "failed": ("failed", frozenset({Phase.FAILED})),
     "stopped": ("stopped", frozenset({Phase.STOPPED})),
-    "all": ("all", frozenset(Phase)),
+    "all": ("all", None),
 }  # fmt: skip
 STATES = [(value, words) for value, (words, _) in _GROUPS.items()]
 _DEFAULT_STATE = "current"
@@ -59,7 +60,8 @@ class Listing:
         wanted = [
             instance
             for instance in instances
-            if (instance.phase in phases or self.includes_terminated)
+            if (phases is None or instance.phase in phases)
+            and (instance.phase != Phase.TERMINATED or self.includes_terminated)
             and any(word in text.lower() for text in (instance.name, instance.model, instance.slug))
         ]
         # Equal values stay newest first, whichever way the column is sorted.

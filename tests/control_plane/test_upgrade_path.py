@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from control_plane.accounts.cookies import SESSION_COOKIE
 from control_plane.accounts.principal import Principal
 from control_plane.database import Database
 from control_plane.downloads import service as downloads
+from control_plane.errors import Conflict
 from control_plane.instances import service
 from control_plane.instances.reconcile import sweep
 from control_plane.migrate import check, downgrade, is_current, upgrade
@@ -151,3 +152,43 @@ def test_an_upgrade_that_would_break_references_is_undone(tmp_path: Path) -> Non
     assert not is_current(url)
     with sqlite3.connect(tmp_path / "old.db") as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (first_schema.REVISION,)
+
+
+@pytest.fixture
+def from_the_future(plant: Plant) -> UUID:
+    """An instance in a phase, and with a download in a state, that a newer release has added."""
+    instance_id = id_of("instance downloading")
+    with plant.context.database.transaction() as session:
+        session.execute(
+            sa.text("UPDATE instance SET phase = 'hibernating', desired = 'dreaming' WHERE id = :id").bindparams(
+                sa.bindparam("id", instance_id, sa.Uuid())
+            )
+        )
+        session.execute(sa.text("UPDATE download SET state = 'thawing'"))
+        session.execute(sa.text("UPDATE membership SET role = 'auditor'"))
+    return instance_id
+
+
+def test_unknown_values_of_a_newer_release_are_shown_and_left_alone(plant: Plant, from_the_future: UUID) -> None:
+    before = plant.row(from_the_future).model_dump(exclude={"next_attempt_at"})
+    sweep(plant.context)
+    downloads.sweep(plant.context)
+    plant.reconcile(from_the_future)
+    plant.clock.advance(3600)
+    plant.reconcile(from_the_future)
+    after = plant.row(from_the_future)
+    assert after.model_dump(exclude={"next_attempt_at"}) == before
+    assert after.next_attempt_at is not None, "the newer release must find it again"
+    for act in (service.stop, service.start, service.restart, service.terminate):
+        with pytest.raises(Conflict, match="hibernating"):
+            act(plant.context, plant.principal, from_the_future)
+    with TestClient(create_app(plant.context)) as client:
+        client.cookies.set(SESSION_COOKIE, first_schema.SESSION_TOKEN)
+        assert "hibernating" in client.get("/instances").text
+        page = client.get(f"/instances/{from_the_future}")
+        assert page.status_code == 200
+        assert "hibernating" in page.text
+    with plant.context.database.reading() as session:
+        shown = downloads.find_progress(session, plant.context, id_of("download downloading"))
+    assert shown is not None
+    assert shown.state == "thawing"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from control_plane.providers.base import Provider
 from tests.support.fleet import Api, Fleet
@@ -24,8 +24,7 @@ LIFE_S = 2.0
 _AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """One round's figures."""
 
     launched: int

@@ -70,7 +70,7 @@ SlurmdTimeout=3
 MessageTimeout=3
 TCPTimeout=1
 Waittime=0
-NodeName=node[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[2]}-{ports[3]}] CPUs=16 RealMemory=64000 \
+NodeName=node[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[2]}-{ports[3]}] CPUs={cpus} RealMemory=64000 \
 Gres=gpu:h200:8 State=UNKNOWN
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10 DefMemPerNode=512
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=50 DefMemPerNode=512
@@ -81,8 +81,9 @@ SlurmdParameters=config_overrides
 class SlurmCluster:
     """The daemons, each by its name: ``slurmctld``, ``slurmrestd``, ``node1``, ``node2``, ``munged``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cpus_per_node: int) -> None:
         self.folder = folder
+        self._cpus = cpus_per_node
         self.rest_port, *self._ports = _free_ports(5)
         self.jwt_key_file = folder / "jwt.key"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -96,7 +97,7 @@ class SlurmCluster:
         """slurm.conf, gres.conf, the keys and the device files."""
         for name in ("run", "log", "state", "spool", "dev", "munge"):
             (self.folder / name).mkdir()
-        (self.folder / "slurm.conf").write_text(_CONF.format(folder=self.folder, ports=self._ports))
+        (self.folder / "slurm.conf").write_text(_CONF.format(folder=self.folder, ports=self._ports, cpus=self._cpus))
         devices = f"{self.folder}/dev/nvidia[0-{GPUS_PER_NODE - 1}]"
         (self.folder / "gres.conf").write_text(f"NodeName=node[1-2] Name=gpu Type=h200 File={devices}\n")
         for number in range(GPUS_PER_NODE):
@@ -188,13 +189,13 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_slurm() -> Iterator[SlurmCluster]:
+def running_slurm(cpus_per_node: int = 16) -> Iterator[SlurmCluster]:
     """A cluster, ready for jobs; its folder can be read by every user. All of it is gone afterwards."""
     # Not pytest's folder: only its owner can read that, and jobs run as another user.
     folder = Path(tempfile.mkdtemp(prefix="slipway-slurm-"))
     folder.chmod(0o755)
     with _guarded(folder):
-        cluster = SlurmCluster(folder)
+        cluster = SlurmCluster(folder, cpus_per_node)
         cluster.write_configuration()
         cluster.start("munged")
         eventually((folder / "run/munge.socket").exists, "munged listens")
