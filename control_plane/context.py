@@ -21,9 +21,11 @@ from control_plane.tables import __all__ as _every_table  # noqa: F401 (foreign 
 
 def send_hint(task: str, row_id: UUID) -> None:
     """Tell a worker to look at a row. Call it through ``database.after_commit``; losing it costs one sweep."""
-    from control_plane.celery_app import celery_app  # noqa: PLC0415 (the web can answer without Celery's import cost)
+    # The web can answer without Celery's import cost.
+    from control_plane.celery_app import ROUTINE, URGENT, celery_app  # noqa: PLC0415
 
-    celery_app.send_task(task, args=[str(row_id)])
+    priority = URGENT if celery_app.current_worker_task is None else ROUTINE
+    celery_app.send_task(task, args=[str(row_id)], priority=priority)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class FolderModel:
                 found.append(RepositoryFile(relative.as_posix(), status.st_size, _digest(identity.encode())))
         return tuple(found)
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """The commit, or one made from the contents: the same files anywhere give the same one."""
         if self.commit:

@@ -33,5 +33,5 @@ def reconcile(instance_id: str) -> None:
 @celery_app.task(name="instances.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
     """Find the instances that nobody looks after: all of them, unless workers are behind with hints they have."""
-    is_behind = hints_waiting() > MANY_HINTS
+    is_behind = hints_waiting(celery_app) > MANY_HINTS
     reconciler.sweep(get_context(), at_most=LONGEST_WAITING if is_behind else None)
