@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.control_plane.sweep
     .venv/bin/python -m benchmarks.control_plane.launches
+    .venv/bin/python -m benchmarks.control_plane.workers
 
 Each writes its JSON and its table, ``control_plane_<name>``, under benchmarks/results/.
 """

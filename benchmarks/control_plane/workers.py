@@ -1,0 +1,93 @@
+"""What more workers bring: how many launches a second come from POST to ``running``, with 1, 2, 4 and 6 of them.
+
+    .venv/bin/python -m benchmarks.control_plane.workers [--launches 300] [--workers 1 2 4 6]
+
+A closed burst: all launches are sent as fast as one web server takes them, and the clock stops when the last is
+``running``. Everything shares one machine, so the table says who used its processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import Counter
+from typing import Any
+
+from benchmarks.control_plane import load, results
+from benchmarks.control_plane.site import cpu_seconds, running_site
+
+_ROLES = ("web", "worker", "scheduler", "PostgreSQL", "Redis", "imaginary place", "load generator")
+
+
+def measure(workers: int, launches: int, load_seconds: float) -> dict[str, Any]:
+    """One burst: launches a second, seconds of single launches, and processor seconds by role."""
+    with running_site(workers, load_seconds) as fleet:
+        before, began = cpu_seconds(fleet), time.monotonic()
+        load.launch_at_once(fleet, launches)
+        accepted_s = time.monotonic() - began
+        load.wait_until(fleet, "running", launches)
+        spent, took_s = cpu_seconds(fleet), time.monotonic() - began
+        times = load.reached(fleet, "running").values()
+    first, last = min(made for made, _ in times), max(at for _, at in times)
+    waits = [(at - made).total_seconds() for made, at in times]
+    return {
+        "workers": workers,
+        "per_second": launches / (last - first).total_seconds(),
+        "accepted_per_second": launches / accepted_s,
+        "p50_s": load.percentile(waits, 0.5),
+        "p99_s": load.percentile(waits, 0.99),
+        "seconds": took_s,
+        "cpu_s": {role: round(value - before[role], 2) for role, value in Counter(spent).items()},
+    }
+
+
+def table(runs: list[dict[str, Any]], launches: int, load_seconds: float) -> str:
+    """The curve as Markdown."""
+    cpus = os.cpu_count() or 1
+    lines = [
+        f"{launches} launches sent as fast as one web server took them, until the last was `running`; an imaginary "
+        f"engine is ready after {load_seconds:g} s. Processor time is that of one launch, in ms.",
+        "",
+        f"| workers | launches/s | accepted/s | p50 s | p99 s | CPUs in use, of {cpus} | {' | '.join(_ROLES)} |",
+        "|---" * (6 + len(_ROLES)) + "|",
+    ]
+    for run in runs:
+        costs = " | ".join(f"{run['cpu_s'].get(role, 0.0) / launches * 1e3:.1f}" for role in _ROLES)
+        busy = sum(run["cpu_s"].values()) / run["seconds"]
+        lines.append(
+            f"| {run['workers']} | {run['per_second']:.1f} | {run['accepted_per_second']:.1f} | {run['p50_s']:.1f} "
+            f"| {run['p99_s']:.1f} | {busy:.2f} | {costs} |"
+        )
+    return "\n".join([*lines, "", _what_limits(runs, launches, cpus)])
+
+
+def _what_limits(runs: list[dict[str, Any]], launches: int, cpus: int) -> str:
+    best = max(runs, key=lambda run: run["per_second"])
+    cost_s = sum(best["cpu_s"].values()) / launches
+    share = best["cpu_s"].get("worker", 0.0) / sum(best["cpu_s"].values())
+    return (
+        f"Most, {best['per_second']:.1f} launches/s, came with {best['workers']} workers. A launch cost "
+        f"{cost_s * 1e3:.0f} ms of processor time there ({share:.0%} of it in workers), so that {cpus} CPUs that do "
+        f"nothing else could do {cpus / cost_s:.1f} a second: where CPUs in use are near {cpus}, the machine is the "
+        "limit and not the number of workers."
+    )
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--launches", type=int, default=300)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 6])
+    parser.add_argument("--load-seconds", type=float, default=2.0, help="until an imaginary engine is ready")
+    options = parser.parse_args()
+    load_before, runs = os.getloadavg()[0], []
+    for workers in options.workers:
+        runs.append(measure(workers, options.launches, options.load_seconds))
+        print(f"{workers} workers: {runs[-1]['per_second']:.1f} launches/s", flush=True)
+    measured = {"options": vars(options), "runs": runs}
+    results.write("workers", measured, table(runs, options.launches, options.load_seconds), load_before)
+
+
+if __name__ == "__main__":
+    main()
