@@ -174,6 +174,13 @@ class World:
             if self.deliver(task, row_id) != 0.0:
                 return
 
+    def turn(self, seconds: float) -> None:
+        """Time passes, and what is due is done."""
+        self.clock.advance(seconds)
+        self.sweep()
+        while self.hints:
+            self.work_off(*self.hints.pop(0))
+
     def sweep(self) -> None:
         """What the scheduler does: hints for all that is due."""
         reconciler.sweep(self.context)

@@ -14,8 +14,10 @@ from control_plane.instances.silence import HUNG_S, UNREACHABLE_S, seconds_since
 from control_plane.instances.tables import Replica
 from control_plane.providers.base import Provider, ReplicaState, ReplicaStatus
 
-#: Two "absent" answers count as two only when so many seconds lie between them.
-ABSENT_APART_S = 1.5
+#: A provider's answers may be so old: "absent" is believed when it has been true for longer.
+ABSENT_FOR_S = 5.0
+#: What one look can add to that: a clock that jumps makes no answer older.
+_ABSENT_GAP_S = 2.0
 #: A healthy replica's row is written no more often.
 _SEEN_EVERY_S = 10.0
 
@@ -60,11 +62,10 @@ def _missing(situation: Situation, replica: Replica, provider: Provider) -> Look
     if not provider.exact:
         if replica.url and situation.probe(replica.url, replica.boot_token) is Probe.READY:
             return _well(situation, replica, replica.url, replica.node, "its provider does not list it, yet it answers")
-        if _is_same_answer(replica, situation.now):
-            return Look(replica)
-        count = replica.absent_count + 1
-        values: ReplicaValues = {"ready": False, "absent_count": count, "looked_at": situation.now}
-        if count < ABSENT_ENOUGH:
+        now, count = situation.now, replica.absent_count + 1
+        absent_s = _absent_s(replica, now)
+        values: ReplicaValues = {"ready": False, "absent_count": count, "silent_s": absent_s, "looked_at": now}
+        if count < ABSENT_ENOUGH or absent_s < ABSENT_FOR_S:
             return Look(replica, values | {"condition": "its provider does not know it; asking again"})
         if (brake := situation.brake(provider)).on:
             return Look(replica, values | {"condition": brake.reason[:500]}, held_back=brake.reason)
@@ -72,13 +73,10 @@ def _missing(situation: Situation, replica: Replica, provider: Provider) -> Look
     return _ended(replica, after_loss(situation, replica, f"the engine{where} is gone: its provider lost it"))
 
 
-def _is_same_answer(replica: Replica, now: datetime) -> bool:
-    """Whether it was called absent a moment ago: a listing that lags would only say the same again."""
-    return (
-        replica.absent_count > 0
-        and replica.looked_at is not None
-        and 0 <= (now - replica.looked_at).total_seconds() < ABSENT_APART_S
-    )
+def _absent_s(replica: Replica, now: datetime) -> float:
+    """Seconds for which it has been called absent, added up look by look, from its start or the last better answer."""
+    before = replica.silent_s if replica.absent_count else 0.0
+    return before + min(_ABSENT_GAP_S, seconds_since(replica.looked_at, now))
 
 
 def _loss(replica: Replica, status: ReplicaStatus) -> str:

@@ -86,6 +86,9 @@ def release_one(situation: Situation, replica: Replica) -> Part:
     status = provider.find(replica.resource_name)
     if status.state is ReplicaState.ABSENT:
         count = replica.absent_count + 1
+        if count == 1 and not provider.exact:
+            # What was created a moment ago may be there and not be listed yet.
+            provider.delete(replica.resource_name, grace_s=DRAIN_S)
         if count >= ABSENT_ENOUGH and not provider.exact and (brake := situation.brake(provider)).on:
             return Part(replica, {"ready": False, "absent_count": ABSENT_ENOUGH - 1}, brake.reason)
         return Part(replica, {"ready": False, "absent_count": count})

@@ -268,7 +268,7 @@ def test_what_a_provider_knows_is_believed(plant: Plant, five: list[InstanceView
 
 def test_an_administrator_confirms_a_loss(plant: Plant, five: list[InstanceView]) -> None:
     _vanish(plant, five)
-    for _ in range(2):
+    for _ in range(3):
         for instance in five:
             plant.step(instance.id)
     plain = plant.principal.__class__(**{**vars(plant.principal), "is_admin": False})

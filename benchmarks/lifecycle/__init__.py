@@ -1,0 +1,1 @@
+"""Random histories of the lifecycle, thousands of them."""
