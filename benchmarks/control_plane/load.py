@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import col, func, select
 
 from control_plane.audit.tables import AuditEvent
 from control_plane.instances.tables import Instance
@@ -16,6 +16,8 @@ from tests.support.fleet import Fleet
 
 #: A model that comes with Slipway: nothing is downloaded.
 BODY = {"model": "slipway/starter", "hardware": "fake-cpu"}
+#: Launches before those that are measured: processes import what they need when they first need it.
+WARM_UP = 16
 
 
 class Sent(NamedTuple):
@@ -47,12 +49,18 @@ def launch_steadily(fleet: Fleet, per_second: float, seconds: float, threads: in
     return [sent for part in parts for sent in part]
 
 
-def launch_at_once(fleet: Fleet, count: int, threads: int = 8) -> list[UUID]:
+def warm_up(fleet: Fleet) -> None:
+    """Launch a few, and wait until they run."""
+    launch_at_once(fleet, WARM_UP, name="warm-up")
+    wait_until(fleet, "running", WARM_UP)
+
+
+def launch_at_once(fleet: Fleet, count: int, threads: int = 8, name: str = "burst") -> list[UUID]:
     """As fast as the web server takes them."""
 
     def send(numbers: range) -> list[UUID]:
         api = fleet.api()
-        ids = [UUID(api.launch(name=f"burst-{number}", **BODY)) for number in numbers]
+        ids = [UUID(api.launch(name=f"{name}-{number}", **BODY)) for number in numbers]
         api.close()
         return ids
 
@@ -78,20 +86,22 @@ def wait_until(fleet: Fleet, phase: str, count: int, patience_s: float = 300.0) 
         time.sleep(0.5)
 
 
-def reached(fleet: Fleet, phase: str) -> dict[UUID, tuple[datetime, datetime]]:
-    """By instance: when its row was made, and when it first came into ``phase``."""
-    with fleet.context.database.reading() as session:
-        return {row[0]: (row[1], row[2]) for row in _first_events(session, phase)}
-
-
-def _first_events(session: Session, phase: str) -> list[tuple[UUID, datetime, datetime]]:
+def times(fleet: Fleet, phase: str, instance_ids: list[UUID]) -> list[tuple[datetime, datetime]]:
+    """Of each instance: when its row was made, and when it first came into ``phase``."""
     query = (
         select(Instance.id, Instance.created_at, func.min(AuditEvent.at))
         .join(AuditEvent, col(AuditEvent.object_id) == Instance.id)
         .where(AuditEvent.action == f"instance.{phase}")
         .group_by(col(Instance.id), col(Instance.created_at))
     )
-    return [tuple(row) for row in session.exec(query)]
+    with fleet.context.database.reading() as session:
+        found = {instance_id: (made, at) for instance_id, made, at in session.exec(query)}
+    return [found[instance_id] for instance_id in instance_ids]
+
+
+def waits_s(fleet: Fleet, phase: str, instance_ids: list[UUID]) -> list[float]:
+    """Seconds from each instance's row to its coming into ``phase``."""
+    return [(at - made).total_seconds() for made, at in times(fleet, phase, instance_ids)]
 
 
 def percentile(values: list[float], share: float) -> float:

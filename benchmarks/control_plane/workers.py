@@ -23,12 +23,13 @@ _ROLES = ("web", "worker", "scheduler", "PostgreSQL", "Redis", "imaginary place"
 def measure(workers: int, launches: int, load_seconds: float) -> dict[str, Any]:
     """One burst: launches a second, seconds of single launches, and processor seconds by role."""
     with running_site(workers, load_seconds) as fleet:
+        load.warm_up(fleet)
         before, began = cpu_seconds(fleet), time.monotonic()
-        load.launch_at_once(fleet, launches)
+        launched = load.launch_at_once(fleet, launches)
         accepted_s = time.monotonic() - began
-        load.wait_until(fleet, "running", launches)
+        load.wait_until(fleet, "running", load.WARM_UP + launches)
         spent, took_s = cpu_seconds(fleet), time.monotonic() - began
-        times = load.reached(fleet, "running").values()
+        times = load.times(fleet, "running", launched)
     first, last = min(made for made, _ in times), max(at for _, at in times)
     waits = [(at - made).total_seconds() for made, at in times]
     return {
@@ -47,7 +48,8 @@ def table(runs: list[dict[str, Any]], launches: int, load_seconds: float) -> str
     cpus = os.cpu_count() or 1
     lines = [
         f"{launches} launches sent as fast as one web server took them, until the last was `running`; an imaginary "
-        f"engine is ready after {load_seconds:g} s. Processor time is that of one launch, in ms.",
+        f"engine is ready after {load_seconds:g} s. {load.WARM_UP} launches before them "
+        "warmed it up. Processor time is that of one launch, in ms.",
         "",
         f"| workers | launches/s | accepted/s | p50 s | p99 s | CPUs in use, of {cpus} | {' | '.join(_ROLES)} |",
         "|---" * (6 + len(_ROLES)) + "|",

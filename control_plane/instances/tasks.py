@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from uuid import UUID
 
 from control_plane.celery_app import ROUTINE, celery_app, hints_waiting
@@ -15,6 +16,24 @@ logger = logging.getLogger(__name__)
 MANY_HINTS = 100
 #: Those get theirs even then: where the queue never empties, a row whose hint was lost comes first some time.
 LONGEST_WAITING = 20
+
+
+class Pace:
+    """Ticks of a clock that were sent while nobody listened, and come all at once, count as one."""
+
+    def __init__(self) -> None:
+        self._not_before_s = 0.0
+
+    def is_due(self, interval_s: float) -> bool:
+        """Whether half the interval has passed since this last said so."""
+        now_s = time.monotonic()
+        if now_s < self._not_before_s:
+            return False
+        self._not_before_s = now_s + interval_s / 2
+        return True
+
+
+_pace = Pace()
 
 
 @celery_app.task(name="instances.reconcile")  # type: ignore[untyped-decorator]
@@ -33,5 +52,8 @@ def reconcile(instance_id: str) -> None:
 @celery_app.task(name="instances.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
     """Find the instances that nobody looks after: all of them, unless workers are behind with hints they have."""
+    context = get_context()
+    if not _pace.is_due(context.settings.sweep_interval_s):
+        return
     is_behind = hints_waiting(celery_app) > MANY_HINTS
-    reconciler.sweep(get_context(), at_most=LONGEST_WAITING if is_behind else None)
+    reconciler.sweep(context, at_most=LONGEST_WAITING if is_behind else None)

@@ -22,6 +22,7 @@ def celery(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
         celery_app.set_current()  # that one is for these tests only
         monkeypatch.setattr(tasks, "celery_app", app)
         monkeypatch.setattr(tasks, "get_context", lambda: plant.context)
+        monkeypatch.setattr(tasks, "_pace", tasks.Pace())
         yield app
         app.close()
 
@@ -46,6 +47,7 @@ def test_a_sweep_tells_of_all_that_is_due_unless_workers_are_behind(
 ) -> None:
     monkeypatch.setattr(tasks, "MANY_HINTS", 3)
     monkeypatch.setattr(tasks, "LONGEST_WAITING", 2)
+    plant.context.settings.sweep_interval_s = 1e-9  # every tick is one of its own here
     launched = []
     for _ in range(4):
         launched.append(plant.launch().id)
@@ -64,3 +66,13 @@ def test_a_sweep_tells_of_all_that_is_due_unless_workers_are_behind(
     plant.hints.clear()
     tasks.sweep()
     assert launched[1] in [row for _, row in plant.hints]
+
+
+@pytest.mark.usefixtures("celery")
+def test_ticks_that_piled_up_are_one_sweep(plant: Plant) -> None:
+    plant.context.settings.sweep_interval_s = 3600
+    launched = plant.launch()
+    plant.hints.clear()
+    for _ in range(50):
+        tasks.sweep()
+    assert plant.hints == [("instances.reconcile", launched.id)]
