@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -13,7 +13,8 @@ from control_plane.providers.base import ReplicaState, ReplicaStatus
 from control_plane.reaper.match import KnownDownload, KnownInstance, KnownReplica, Rows, Verdict, judge
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-INSTANCE, DOWNLOAD = uuid4(), uuid4()
+#: Fixed: they are in the names of tests, which have to be the same in every process.
+INSTANCE, DOWNLOAD = UUID(int=0x6149EF5EAF484B1781BD401787F404EB), UUID(int=0xF7A1436269174F0CA1A74FD5348DFE8E)
 REPLICA, AGENT = f"slipway-{INSTANCE.hex}-0", f"slipway-fetch-{DOWNLOAD.hex}"
 
 
