@@ -32,7 +32,7 @@ def test_an_engine_that_loads_is_not_taken_for_gone_because_answers_lag(world: W
 
 
 def test_what_is_not_listed_yet_is_ended_all_the_same(world: World) -> None:
-    """A launch was terminated while answers lagged: twice "absent", and its engine ran on until the reaper found it."""
+    """Seen beside that one: a launch terminated while answers lag was called absent twice, and its engine ran on."""
     launched = world.launch(1)
     world.turn(1)
     assert len(world.running()) == 1
