@@ -91,18 +91,14 @@ class LocalCalls:
     def find(self, name: str) -> ReplicaStatus:
         """See :class:`Calls`."""
         fault = self._begin(Operation.FIND)
-        with self._place.lock:
-            present, lag_s = self._place.status(name), self._place.faults.find_lag_s
-            known = self._place.history.at(name, self._place.now() - lag_s) if lag_s else present
+        known = self._place.known(name)
         self._end(fault)
         return known or ReplicaStatus(name, ReplicaState.ABSENT)
 
     def list_owned(self, owner: str) -> list[ReplicaStatus]:
         """See :class:`Calls`."""
         fault = self._begin(Operation.LIST)
-        with self._place.lock:
-            self._place.inventory()
-            owned = self._place.history.owned_at(owner, self._place.now() - self._place.faults.listing_lag_s)
+        owned = self._place.owned(owner)
         self._end(fault)
         return owned
 

@@ -60,8 +60,8 @@ class Place:
         self.default_plan = EnginePlan()
         #: Every boot that began here, in order.
         self.boots: list[Boot] = []
-        self.history = History()
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
+        self._history = History()
         self._inventory = Inventory(hardware)
         self._now_s, self._clock = now_s, clock
         self._skipped_s = 0.0
@@ -80,31 +80,43 @@ class Place:
 
     def advance(self, seconds: float) -> None:
         """Let the place's time run ahead: what takes time is done sooner."""
-        with self.lock:
+        with self._lock:
             self._skipped_s += seconds
 
     def inventory(self) -> Inventory:
         """What hardware there is, and is free now."""
-        with self.lock:
+        with self._lock:
             self._settle()
             return self._inventory
 
     def present(self) -> dict[str, ReplicaStatus]:
         """Everything that is here now, by name."""
-        with self.lock:
+        with self._lock:
             self._settle()
             return {name: self._status(record) for name, record in self._records.items()}
 
     def status(self, name: str) -> ReplicaStatus | None:
         """What is true of ``name``; None where it is not here."""
-        with self.lock:
+        with self._lock:
             self._settle()
             record = self._records.get(name)
             return self._status(record) if record is not None else None
 
+    def known(self, name: str) -> ReplicaStatus | None:
+        """What was true of ``name`` so long ago as answers lag."""
+        with self._lock:
+            self._settle()
+            return self._history.at(name, self.now() - self.faults.find_lag_s)
+
+    def owned(self, owner: str) -> list[ReplicaStatus]:
+        """What carried this owner's tag so long ago as listings lag."""
+        with self._lock:
+            self._settle()
+            return self._history.owned_at(owner, self.now() - self.faults.listing_lag_s)
+
     def log(self, name: str) -> Log:
         """What the engines of this name wrote, over all their boots."""
-        with self.lock:
+        with self._lock:
             self._settle()
             return self._logs[name]
 
@@ -115,7 +127,7 @@ class Place:
 
         :raises ProviderError: there is no such hardware, or no room now and ``refuse_when_full``.
         """
-        with self.lock:
+        with self._lock:
             self._settle()
             present = self._records.get(spec.name)
             if present is not None:
@@ -126,12 +138,12 @@ class Place:
 
     def create_later(self, spec: ReplicaSpec | FetchSpec, seconds: float) -> None:
         """Start ``spec`` in so many seconds, if its name is free then."""
-        with self.lock:
+        with self._lock:
             self._late.append((self.now() + seconds, spec))
 
     def delete(self, name: str, *, grace_s: float) -> None:
         """Begin to end ``name``; an order that was given is not given anew."""
-        with self.lock:
+        with self._lock:
             self._settle()
             record = self._records.get(name)
             if record is not None and record.ending_since is None and not self.faults.deletes_are_ignored:
@@ -143,12 +155,12 @@ class Place:
 
     def plan_engine(self, name: str, plan: EnginePlan) -> None:
         """How every later boot of ``name`` behaves."""
-        with self.lock:
+        with self._lock:
             self._plans[name] = plan
 
     def exit(self, name: str, code: int, last_words: str = "") -> None:
         """The process of ``name`` ends by itself."""
-        with self.lock:
+        with self._lock:
             record = self._records[name]
             self._logs[name].append(last_words)
             record.exit_code, record.plan = code, EnginePlan()
@@ -156,18 +168,18 @@ class Place:
 
     def hang(self, name: str, *, hung: bool = True) -> None:
         """The engine of ``name`` answers nobody any more; ``hung=False`` ends that."""
-        with self.lock:
+        with self._lock:
             self._records[name].is_hung = hung
 
     def preempt(self, name: str) -> None:
         """The devices of ``name`` go to somebody who pays more."""
-        with self.lock:
+        with self._lock:
             record = self._records[name]
             self._stop(record, ReplicaState.LOST, f"preempted on {record.node}")
 
     def lose_node(self, node: str) -> None:
         """``node`` is not heard of any more, and so nothing on it."""
-        with self.lock:
+        with self._lock:
             self._settle()
             self._inventory.down.add(node)
             for record in self._on(node, ReplicaState.RUNNING):
@@ -176,7 +188,7 @@ class Place:
 
     def return_node(self, node: str) -> None:
         """``node`` is back, with what ran on it and was not deleted meanwhile."""
-        with self.lock:
+        with self._lock:
             self._settle()
             self._inventory.down.discard(node)
             for record in self._on(node, ReplicaState.LOST):
@@ -189,7 +201,7 @@ class Place:
 
     def forget_everything(self) -> None:
         """The place loses all replicas, and that there ever were any."""
-        with self.lock:
+        with self._lock:
             for record in list(self._records.values()):
                 self._remove(record)
 
@@ -197,7 +209,7 @@ class Place:
 
     def answer(self, name: str) -> EngineAnswer | None:
         """What the engine of ``name`` says of itself; None where nothing answers."""
-        with self.lock:
+        with self._lock:
             self._settle()
             record = self._records.get(name)
             if record is None or record.state is not ReplicaState.RUNNING:
@@ -212,7 +224,7 @@ class Place:
 
         A request that was accepted must end with :meth:`finish`.
         """
-        with self.lock:
+        with self._lock:
             record = self._records.get(name)
             if record is None or record.api_key != api_key:
                 return None
@@ -221,7 +233,7 @@ class Place:
 
     def finish(self, name: str) -> None:
         """A request that the engine of ``name`` had accepted is over."""
-        with self.lock:
+        with self._lock:
             record = self._records.get(name)
             if record is not None:
                 record.in_flight = max(0, record.in_flight - 1)
@@ -316,7 +328,7 @@ class Place:
         self._give_back(record)
         del self._records[record.name]
         self._moving.pop(record.name, None)
-        self.history.note(self.now(), record, None)
+        self._history.note(self.now(), record, None)
 
     def _give_back(self, record: Record) -> None:
         kind = self._inventory.kind(record.hardware_id)
@@ -324,7 +336,7 @@ class Place:
             self._inventory.hold(kind, record.node, -record.units)
 
     def _note(self, record: Record) -> None:
-        self.history.note(self.now(), record, self._status(record))
+        self._history.note(self.now(), record, self._status(record))
 
     def _on(self, node: str, state: ReplicaState) -> list[Record]:
         return [record for record in self._records.values() if (record.node, record.state) == (node, state)]
