@@ -1,7 +1,7 @@
 PORT ?= 8000
 DATA ?= data
 
-.PHONY: up test setup check bench bench-gpu test-kubernetes test-lifecycle test-proof
+.PHONY: up test setup check bench bench-control-plane bench-gpu test-kubernetes test-lifecycle test-proof
 
 up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
 	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
@@ -46,6 +46,12 @@ bench:  ## Side-by-side benchmarks and a soak (60 minutes, on a quiet machine); 
 	.venv/bin/python benchmarks/boot.py
 	.venv/bin/python benchmarks/download.py
 	.venv/bin/python -m benchmarks.soak
+
+bench-control-plane:  ## Sweeps over 10,000 rows, 20 launches a second, 1 to 6 workers (10 minutes, on a quiet machine)
+	@scripts/setup dev
+	.venv/bin/python -m benchmarks.control_plane.sweep
+	.venv/bin/python -m benchmarks.control_plane.launches
+	.venv/bin/python -m benchmarks.control_plane.workers
 
 bench-gpu:  ## On a GPU: its tests, kernels and engine measured, kernels tuned (8 minutes each); benchmarks/results/gpu/
 	@scripts/setup dev

@@ -16,6 +16,7 @@ from collections import Counter
 
 from benchmarks.control_plane import load, results
 from benchmarks.control_plane.site import cpu_seconds, running_site
+from tests.support.fleet import Fleet
 
 TARGET_S = 2.0
 _PHASES = ("provisioning", "running")
@@ -31,15 +32,23 @@ def measure(per_second: float, seconds: float, workers: int, load_seconds: float
         load.wait_until(fleet, "provisioning", load.WARM_UP + len(sent))
         spent, took = cpu_seconds(fleet), time.monotonic() - began
         load.wait_until(fleet, "running", load.WARM_UP + len(sent))
+        accepted = _accepted_per_second(fleet, sent)
         waits = {phase: load.waits_s(fleet, phase, [one.instance_id for one in sent]) for phase in _PHASES}
     waits["answer to POST, from when it was due"] = [one.answered_s for one in sent]
     waits["sent late, by the load generator"] = [one.late_s for one in sent]
     return {
         "launches": len(sent),
+        "accepted_per_second": round(accepted, 2),
         "seconds": took,
         "waits_s": {what: _percentiles(values) for what, values in waits.items()},
         "cpu_s": {role: round(value - before[role], 2) for role, value in Counter(spent).most_common()},
     }
+
+
+def _accepted_per_second(fleet: Fleet, sent: list[load.Sent]) -> float:
+    """The rate at which rows were made."""
+    made = [made for made, _ in load.times(fleet, "provisioning", [one.instance_id for one in sent])]
+    return (len(made) - 1) / (max(made) - min(made)).total_seconds()
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
@@ -71,7 +80,8 @@ def main() -> None:
     met = "met" if p99 <= TARGET_S else "missed"
     head = (
         f"{options.per_second:g} launches a second for {options.seconds:g} s, {options.workers} workers, one web "
-        f"server: {measured['launches']} launches, after {load.WARM_UP} to warm up. "
+        f"server: {measured['launches']} launches, after {load.WARM_UP} to warm up; "
+        f"{measured['accepted_per_second']:.1f} a second were accepted. "
         f"Target, p99 to `provisioning` ≤ {TARGET_S:g} s: {met} ({p99:.2f} s)."
     )
     foot = (

@@ -28,8 +28,11 @@ class Sent(NamedTuple):
     late_s: float
 
 
-def launch_steadily(fleet: Fleet, per_second: float, seconds: float, threads: int = 8) -> list[Sent]:
-    """Send each launch when its time has come, whatever became of those before (an open loop)."""
+def launch_steadily(fleet: Fleet, per_second: float, seconds: float, threads: int = 64) -> list[Sent]:
+    """Send each launch when its time has come, whatever became of those before (an open loop).
+
+    :param threads: as many can wait for their answers before one is sent late.
+    """
     count = round(per_second * seconds)
     start = time.monotonic() + 0.5
 

@@ -9,8 +9,10 @@ from control_plane.instances.reconcilers.fleet import Notice
 from control_plane.instances.reconcilers.situation import Outcome, Situation, try_again
 from control_plane.instances.reconcilers.tend import tend
 
-#: At first small models are ready any moment; later a look a second is plenty.
-_EAGER_S = 15.0
+#: At first small models are ready any moment; later a look a second is plenty, and hundreds that load at once do not
+#: keep the workers from everything else.
+_SOONEST_S, _LATEST_S = 0.3, 1.0
+_AGE_PER_S = 5.0
 
 
 def step(situation: Situation) -> Outcome:
@@ -24,5 +26,5 @@ def step(situation: Situation) -> Outcome:
     if not tended.started:
         return tended.down()
     words = tended.words() or Notice("loading")
-    pause = 0.3 if situation.seconds_in_phase() < _EAGER_S else 1.0
+    pause = min(_LATEST_S, max(_SOONEST_S, situation.seconds_in_phase() / _AGE_PER_S))
     return tended.outcome(Notice(f"the engine is starting: {words.reason}", words.next_step), look_again_in_s=pause)
