@@ -6,6 +6,7 @@ It is no file system that anybody else sees, so nothing is left mounted, however
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,10 +25,11 @@ def seen_by(pid: int, folder: Path) -> Path:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """Fill the disk under ``folder`` but for ``leave`` bytes; the file that did it."""
+    """Fill the disk under ``folder`` but for ``leave`` bytes, or entirely if others write to it meanwhile; the file that
+    did it."""
     free = os.statvfs(folder)
     ballast = folder / "ballast"
-    with ballast.open("wb") as file:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
         for _ in range((free.f_bavail * free.f_frsize - leave) // (1 << 16)):
             file.write(bytes(1 << 16))
     return ballast
