@@ -25,8 +25,7 @@ def seen_by(pid: int, folder: Path) -> Path:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """Fill the disk under ``folder`` but for ``leave`` bytes, or entirely if others write to it meanwhile; the file that
-    did it."""
+    """Fill the disk under ``folder`` but for ``leave`` bytes, or entirely if others write meanwhile; the new file."""
     free = os.statvfs(folder)
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
