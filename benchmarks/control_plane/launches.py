@@ -4,7 +4,8 @@
 
 Real web server, workers, scheduler, PostgreSQL and Redis; the provider is the imaginary place behind HTTP. Launches
 are sent on schedule, whatever became of those before, each with an idempotency key. The measured time is the one that
-the rows tell: from ``created_at`` to the audit event. Target: 99 of 100 reach ``provisioning`` within 2 s.
+the rows tell: from ``created_at`` to the audit event. Target: 99 of 100 reach ``provisioning`` within 2 s, while rows
+are made at the rate that was asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from benchmarks.control_plane.site import cpu_seconds, running_site
 from tests.support.fleet import Fleet
 
 TARGET_S = 2.0
+#: The share of the asked rate at which the server counts as keeping up.
+_KEPT_UP = 0.95
 _PHASES = ("provisioning", "running")
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "most": 1.0}
 
@@ -75,21 +78,22 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     measured = measure(**vars(options))
     p99 = measured["waits_s"]["provisioning"]["p99"]
+    # A server that keeps launches waiting at its door would make the rest look fast.
+    is_met = p99 <= TARGET_S and measured["accepted_per_second"] >= _KEPT_UP * options.per_second
     total = sum(measured["cpu_s"].values())
     shares = ", ".join(f"{role} {value / total:.0%}" for role, value in measured["cpu_s"].items())
-    met = "met" if p99 <= TARGET_S else "missed"
     head = (
         f"{options.per_second:g} launches a second for {options.seconds:g} s, {options.workers} workers, one web "
         f"server: {measured['launches']} launches, after {load.WARM_UP} to warm up; "
-        f"{measured['accepted_per_second']:.1f} a second were accepted. "
-        f"Target, p99 to `provisioning` ≤ {TARGET_S:g} s: {met} ({p99:.2f} s)."
+        f"{measured['accepted_per_second']:.1f} a second were accepted. Target, p99 to `provisioning` ≤ {TARGET_S:g} s "
+        f"at this rate: {'met' if is_met else 'missed'} ({p99:.2f} s)."
     )
     foot = (
         f"Processor time until the last was `provisioning`: {total:.0f} s in {measured['seconds']:.0f} s, on "
         f"{os.cpu_count()} CPUs: {shares}. An imaginary engine is ready after {options.load_seconds:g} s."
     )
     results.write("launches", {"options": vars(options)} | measured, table(measured, head, foot), load_before)
-    raise SystemExit(p99 > TARGET_S)
+    raise SystemExit(not is_met)
 
 
 if __name__ == "__main__":
