@@ -86,9 +86,8 @@ def main() -> None:
     load_before, runs = os.getloadavg()[0], []
     for workers in options.workers:
         runs.append(measure(workers, options.launches, options.load_seconds))
-        print(f"{workers} workers: {runs[-1]['per_second']:.1f} launches/s", flush=True)
-    measured = {"options": vars(options), "runs": runs}
-    results.write("workers", measured, table(runs, options.launches, options.load_seconds), load_before)
+        measured = {"options": vars(options), "runs": runs}
+        results.write("workers", measured, table(runs, options.launches, options.load_seconds), load_before)
 
 
 if __name__ == "__main__":
