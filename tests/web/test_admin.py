@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
+
 from control_plane.accounts import repository
 from control_plane.accounts.tables import User
 from control_plane.context import Context
@@ -14,6 +16,9 @@ from control_plane.processes.tables import ProcessHeartbeat, ProcessKind
 from control_plane.reaper.tables import Orphan, OrphanState
 from tests.support.clock import FakeClock
 from tests.web.conftest import EMAIL, Browser
+
+#: The queries are tried on both databases elsewhere (reaper, processes).
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 AddOrphan = Callable[..., Orphan]
 AddCheck = Callable[..., None]

@@ -21,6 +21,9 @@ from tests.support.clock import FakeClock
 from tests.support.http import serving
 from tests.support.instances import Plant, add_principal
 
+#: The queries are tried on both databases elsewhere (reaper, processes).
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def plant(database: Database, database_url: str, clock: FakeClock, tmp_path: Path) -> Plant:

@@ -172,7 +172,7 @@ class TestTakenAway:
         provider, urgent = site.make_provider(slurm_requeue=requeue), site.make_provider(slurm_partition="urgent")
         for name in ("replica-a", "replica-b"):
             provider.create(gpus(site, name, 8))
-            wait_until(provider, name, ReplicaState.RUNNING)
+            wait_until(provider, name, ReplicaState.RUNNING, 150)  # a busy machine's node may have missed its pings
         urgent.create(gpus(site, "urgent", 8))
         wait_until(urgent, "urgent", ReplicaState.RUNNING)
 
