@@ -34,9 +34,19 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.fixture(scope="module")
 def builder() -> Iterator[Podman]:
     with building_podman() as podman:
-        build(podman, "serving_image")
-        build(podman, "control_plane")
         yield podman
+
+
+@pytest.fixture(scope="module")
+def serving_image(builder: Podman) -> str:
+    build(builder, "serving_image")
+    return tag("serving_image")
+
+
+@pytest.fixture(scope="module")
+def control_plane_image(builder: Podman) -> str:
+    build(builder, "control_plane")
+    return tag("control_plane")
 
 
 def inside(podman: Podman, image: str, script: str) -> str:
@@ -45,15 +55,15 @@ def inside(podman: Podman, image: str, script: str) -> str:
     return podman.run("run", "--rm", *limits, "--entrypoint", "/bin/sh", image, "-c", script)
 
 
-def test_the_serving_image_is_small_and_unprivileged(builder: Podman) -> None:
+def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_image: str) -> None:
     found = inspect(builder, "serving_image")
     assert found["Size"] <= 1.5 * GB
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Entrypoint"] == ["slipway-serve"]
-    assert "/health" in str(found["Config"]["Healthcheck"])
+    assert "/health" in str(found["HealthCheck"]["Test"])
     said = inside(
         builder,
-        tag("serving_image"),
+        serving_image,
         "id -u; slipway-serve --help | head -1; slipway-agent --help | head -1; ls /opt/slipway/src/starter/model/;"
         " command -v g++ pip || echo no tools; python3 -c 'import celery' 2>&1 | tail -1",
     )
@@ -61,13 +71,13 @@ def test_the_serving_image_is_small_and_unprivileged(builder: Podman) -> None:
         assert expected in said
 
 
-def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Podman) -> None:
+def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Podman, control_plane_image: str) -> None:
     found = inspect(builder, "control_plane")
     assert found["Size"] <= 0.6 * GB
     assert found["Config"]["User"] == "10001:10001"
     said = inside(
         builder,
-        tag("control_plane"),
+        control_plane_image,
         "for role in web gateway worker beat migrate setup-link; do slipway $role --help | grep Usage; done;"
         " python3 -c 'import torch' 2>&1 | tail -1; python3 -c 'import web.app; print(\"pages are there\")'",
     )
@@ -75,14 +85,14 @@ def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Po
         assert expected in said
 
 
-def test_the_docker_provider_runs_it_and_it_answers_a_chat(builder: Podman, tmp_path: Path) -> None:
+def test_the_docker_provider_runs_it_and_it_answers_a_chat(builder: Podman, serving_image: str, tmp_path: Path) -> None:
     with running_podman() as podman:
         copy(builder, podman, "serving_image")
         settings = Settings(
             data_dir=tmp_path / "data",
             docker_host=podman.docker_host,
             docker_publish_address=podman.publish_address,
-            docker_serving_image=tag("serving_image"),
+            docker_serving_image=serving_image,
         )
         upgrade(settings.database_url)
         database, provider = Database(settings.database_url), DockerProvider.from_settings(settings)
@@ -95,7 +105,7 @@ def test_the_docker_provider_runs_it_and_it_answers_a_chat(builder: Podman, tmp_
         with serving(create_app(context)) as url:
             client = OpenAI(base_url=f"{url}/i/{instance.slug}/v1", api_key=key, max_retries=0)
             question = [{"role": "user", "content": "Hello"}]
-            answer = client.chat.completions.create(model="starter", messages=question, max_tokens=8)
+            answer = client.chat.completions.create(model=instance.model, messages=question, max_tokens=8)
         assert answer.choices[0].message.content
         assert answer.usage.completion_tokens > 0
         service.terminate(context, principal, instance.id)
