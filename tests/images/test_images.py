@@ -60,7 +60,7 @@ def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_im
     assert found["Size"] <= 1.5 * GB
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Entrypoint"] == ["slipway-serve"]
-    assert "/health" in str(found["HealthCheck"]["Test"])
+    assert "/health" in str(found["Healthcheck"]["Test"])
     said = inside(
         builder,
         serving_image,
