@@ -133,8 +133,8 @@ class World:
         self.may_all_fail = False
         self._hung_since: dict[str, float] = {}
         self._hung_s: defaultdict[str, float] = defaultdict(float)
-        #: Boots whose create lands late: a second time is no fault of the control plane's.
-        self.late: set[str] = set()
+        #: Boots that may begin a second time: their create lands late, or the place has forgotten that they began.
+        self.may_begin_again: set[str] = set()
         self.violations: list[str] = []
         self.database = InterruptibleDatabase(url)
         self.settings = Settings(data_dir=folder / "data", database_url=url, secret_key="the root secret of a test")
@@ -264,7 +264,7 @@ class World:
             self.violations.append(f"{spec.name} is created and no row knows it")
         planned = self.place.faults.planned.get(Operation.CREATE)
         if planned and planned[0].trouble is Trouble.LATE:
-            self.late.add(spec.boot_token)
+            self.may_begin_again.add(spec.boot_token)
         if planned and planned[0].trouble is Trouble.REFUSED:
             self.may_fail[UUID(spec.labels["instance"])].append("a create was refused")
 
