@@ -1,7 +1,7 @@
 PORT ?= 8000
 DATA ?= data
 
-.PHONY: up test setup check bench bench-control-plane bench-gpu test-kubernetes test-lifecycle test-proof
+.PHONY: up test setup check bench bench-control-plane bench-gpu test-images test-kubernetes test-lifecycle test-proof
 
 up: setup  ## Start Slipway here: web pages, API, worker, scheduler and the starter instance
 	@.venv/bin/slipway up --port $(PORT) --data $(DATA)
@@ -20,6 +20,10 @@ test-kubernetes:  ## The kubernetes provider and the Helm chart on a real cluste
 	@scripts/setup dev
 	@scripts/kubernetes-binaries
 	.venv/bin/python -m pytest tests/kubernetes
+
+test-images:  ## Both images built by Podman, and one run by the docker provider (four minutes; root, package indexes)
+	@scripts/setup dev
+	.venv/bin/python -m pytest tests/images
 
 test-lifecycle:  ## Two thousand random histories of kills, lost replies, lags and wishes, other ones each time (ten minutes)
 	@scripts/setup dev
