@@ -281,5 +281,7 @@ class World:
             phase = session.get_one(Instance, row.instance_id).phase if row is not None else None
         if row is None or row.retiring_since is not None or phase in _ENDING:
             return
+        if row.boot_token != status.boot_token and status.boot_token in self.may_begin_again:
+            return  # it landed when its row had gone, or named another boot, for good reasons
         relation = "its row's" if row.boot_token == status.boot_token else "another than its row's"
         self.violations.append(f"{name} is well and deleted for no reason ({phase}; its boot is {relation})")
