@@ -118,6 +118,15 @@ def end(
     download.bytes_per_s = 0.0
 
 
+def note_vanished(session: Session, context: Context, download_id: UUID) -> None:
+    """What a download brought is not where it was any more: whoever asks for it next has it fetched again."""
+    download = repository.get(session, download_id)
+    if download is not None and download.state == DownloadState.DONE:
+        reason = f"the files have vanished from {download.location or 'the cache'}"
+        end(download, context, DownloadState.FAILED, reason=reason, next_step="Start an instance of it again.")
+        session.add(download)
+
+
 def sweep(context: Context, *, limit: int = 100) -> list[UUID]:
     """Send a hint for every download that waits for a worker, or whose agent wants looking after; returns their ids."""
     now = context.clock.now()

@@ -149,6 +149,12 @@ class ProviderError(SlipwayError):
     status, code = 502, "provider_error"
 
 
+class WeightsMissing(ProviderError):
+    """The weights that an agent brought to the provider's storage are not there any more."""
+
+    code = "weights_missing"
+
+
 class ProviderUnavailable(Unavailable):
     """The provider could not be asked; the outcome is unknown. Look it up before doing anything."""
 
@@ -173,6 +179,7 @@ class Provider(Protocol):
         """Start a replica, or return the one that already has this name.
 
         :raises ProviderError: it cannot be started like this, and trying again would change nothing.
+        :raises WeightsMissing: not before its weights have been fetched again (:class:`WeightsFetcher`).
         :raises ProviderUnavailable: the outcome is unknown.
         """
         ...

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import asyncssh
 
-from control_plane.providers.base import ProviderError, ProviderUnavailable
+from control_plane.providers.base import ProviderError, ProviderUnavailable, WeightsMissing
 from control_plane.providers.ssh_host.bundle import supervisor_bundle
 from control_plane.providers.ssh_host.identity import HostRefused, Identity, private_key, trusted_keys
 from control_plane.providers.ssh_host.settings import SshHost
@@ -64,7 +64,7 @@ class HostConnection:
 
         :raises ProviderUnavailable: the outcome is unknown.
         :raises HostRefused: see :meth:`connect`.
-        :raises ProviderError: the supervisor refuses.
+        :raises ProviderError: the supervisor refuses; :class:`WeightsMissing` for the one reason that can be mended.
         """
         connection = await self._open()
         program = f"{self.state_dir}/{supervisor_bundle().name}"
@@ -73,6 +73,8 @@ class HostConnection:
         match answer:
             case {"ok": value}:
                 return value
+            case {"error": "weights missing", "detail": str(detail), "next_step": str(next_step)}:
+                raise WeightsMissing(f"host {self.host.name}: {detail}", next_step)
             case {"error": "refused", "detail": str(detail), "next_step": str(next_step)}:
                 raise ProviderError(f"host {self.host.name}: {detail}", next_step)
             case {"detail": str(detail), "next_step": str(next_step)}:

@@ -12,7 +12,7 @@ from control_plane.downloads.agent_schemas import AgentEnd, AgentReport
 from control_plane.downloads.tables import Download, DownloadState
 from control_plane.instances import service
 from control_plane.keys import agent_token
-from control_plane.providers.base import FetchSpec, ReplicaStatus
+from control_plane.providers.base import FetchSpec, ReplicaStatus, WeightsMissing
 from tests.hub.models import tiny_llama
 from tests.hub.server import HubServer
 from tests.support.fake_provider import FakeProvider
@@ -97,6 +97,27 @@ def test_two_instances_share_what_one_agent_brings_and_pay_nothing_meanwhile(
     service.start(plant.context, plant.principal, first.id)
     plant.run_until(first.id, "running")
     assert len([spec for spec in plant.provider.specs if spec.name == agent.name]) == 1, "fetched once"
+
+
+def test_what_has_vanished_from_the_provider_s_storage_is_fetched_again_at_the_next_start(
+    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    publish(hub, tmp_path / "tiny", "org/tiny")
+    launched = plant.launch("org/tiny")
+    plant.run_until(launched.id, "downloading")
+    deliver(plant)
+    first_agent = download_of(plant).boot_token
+    plant.provider.fail_before["create"].append(WeightsMissing("the folder is not there", "Start again."))
+    failed = plant.run_until(launched.id, "failed")
+    assert (failed.reason, failed.next_step) == ("the folder is not there", "Start again.")
+    assert download_of(plant).state == DownloadState.FAILED
+
+    service.start(plant.context, plant.principal, launched.id)
+    plant.run_until(launched.id, "downloading")
+    assert download_of(plant).boot_token != first_agent, "another agent"
+    deliver(plant)
+    plant.run_until(launched.id, "running")
 
 
 def test_bundled_models_need_no_agent(plant: Plant) -> None:

@@ -22,6 +22,7 @@ from control_plane.providers.base import (
     ReplicaSpec,
     ReplicaState,
     Weights,
+    WeightsMissing,
 )
 from control_plane.providers.ssh import SshProvider
 from control_plane.settings import Settings
@@ -307,7 +308,7 @@ def test_what_is_missing_on_a_host_is_said(site: SshSite, name: str, tmp_path: P
     with pytest.raises(ProviderError, match=r"cannot listen on 192\.0\.2\.1"):
         abroad.create(site.spec(name, BOOT))
     fetched = Weights("org/model", "0" * 40, None)
-    with pytest.raises(ProviderError, match="models--org--model"):
+    with pytest.raises(WeightsMissing, match="models--org--model"):
         site.provider.create(replace(site.spec(name, BOOT), weights=fetched))
     assert site.provider.find(name).state is ReplicaState.ABSENT
 

@@ -17,6 +17,7 @@ from control_plane.providers.ssh_host.supervisor.ports import reserved_port
 from control_plane.providers.ssh_host.supervisor.replicas import (
     Host,
     Refused,
+    WeightsMissing,
     forget,
     status_of,
     taken_devices,
@@ -71,7 +72,7 @@ def check(spec: Json) -> None:
     if shutil.which(spec["argv"][0]) is None:
         raise Refused(f"{spec['argv'][0]} is not there or cannot be run", "Install Slipway on the host.")
     if spec.get("needs") and not Path(spec["needs"]).is_dir():
-        raise Refused(f"the folder {spec['needs']} is not there", "Launch again: the weights are fetched anew.")
+        raise WeightsMissing(f"the folder {spec['needs']} is not there", "Start again: the weights are fetched anew.")
     try:
         with reserved_port(spec["address"]):
             pass
@@ -144,7 +145,8 @@ def call(host: Host, request: Json) -> Json:
     try:
         return {"ok": OPERATIONS[request["op"]](host, request)}
     except Refused as refusal:
-        return {"error": "refused", "detail": refusal.args[0], "next_step": refusal.args[1]}
+        kind = "weights missing" if isinstance(refusal, WeightsMissing) else "refused"
+        return {"error": kind, "detail": refusal.args[0], "next_step": refusal.args[1]}
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         step = "Free space on the host's disk." if full else f"Check the permissions of {host.root} on the host."

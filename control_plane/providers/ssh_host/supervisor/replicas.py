@@ -27,6 +27,10 @@ class Refused(Exception):
     """It cannot be done like this; ``args`` are what is wrong and what would work."""
 
 
+class WeightsMissing(Refused):
+    """The folder with the weights is not there."""
+
+
 class Host:
     """The folder, and which boot of the machine this is."""
 
