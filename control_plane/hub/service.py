@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from control_plane.hub.client import HubClient
@@ -42,13 +43,19 @@ def resolve(
 
 def _source(settings: Settings, model: ModelId, revision: str, token: str | None, limits: Limits) -> ModelSource:
     if model.is_local:
-        folder = FolderModel(folder_of(model))
+        folder = _bundled(folder_of(model))
         if revision not in {MAIN, folder.sha}:
             raise RepositoryNotFound(f"{model} comes with Slipway and has no revision {revision!r}.")
         return folder
     if settings.hub_offline:
         return _cached(settings.hub_cache, model, revision)
     return HubClient(settings.hub_endpoint, token, limits).model(model, revision)
+
+
+@lru_cache
+def _bundled(folder: Path) -> FolderModel:
+    """A model that comes with Slipway, which never changes while it runs: its files are read and hashed once."""
+    return FolderModel(folder)
 
 
 def _cached(cache: Path, model: ModelId, revision: str) -> FolderModel:

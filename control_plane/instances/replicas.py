@@ -92,8 +92,8 @@ def is_given_up(replica: Replica) -> bool:
 
 
 def merged(replica: Replica, values: ReplicaValues | None) -> Replica:
-    """A detached copy of ``replica`` as it is once ``values`` are written."""
-    return Replica(**{**replica.model_dump(), **(values or {})})
+    """``replica`` as it is once ``values`` are written: itself where there are none, else a detached copy."""
+    return Replica(**{**replica.model_dump(), **values}) if values else replica
 
 
 def new_boot_token() -> str:

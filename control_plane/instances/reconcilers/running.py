@@ -15,8 +15,8 @@ ROLL_LOOK_EVERY_S = 1.0
 LOOK_EVERY_S = 2.0
 #: … then less and less: the gateway tells when an engine refuses a request.
 STEADY_S = 15.0
-#: For the first minute a look every two seconds, after five every fifteen.
-_AGE_PER_S = 20.0
+#: A dozen looks in the first minute, in which most that goes wrong does, and then one every fifteen seconds.
+_AGE_PER_S = 4.0
 
 
 def step(situation: Situation) -> Outcome:

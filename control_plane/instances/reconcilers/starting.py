@@ -11,8 +11,8 @@ from control_plane.instances.reconcilers.tend import tend
 
 #: At first small models are ready any moment; later a look a second is plenty, and hundreds that load at once do not
 #: keep the workers from everything else.
-_SOONEST_S, _LATEST_S = 0.3, 1.0
-_AGE_PER_S = 5.0
+SOONEST_S, _LATEST_S = 0.5, 1.0
+_AGE_PER_S = 3.0
 
 
 def step(situation: Situation) -> Outcome:
@@ -26,5 +26,5 @@ def step(situation: Situation) -> Outcome:
     if not tended.started:
         return tended.down()
     words = tended.words() or Notice("loading")
-    pause = min(_LATEST_S, max(_SOONEST_S, situation.seconds_in_phase() / _AGE_PER_S))
+    pause = min(_LATEST_S, max(SOONEST_S, situation.seconds_in_phase() / _AGE_PER_S))
     return tended.outcome(Notice(f"the engine is starting: {words.reason}", words.next_step), look_again_in_s=pause)

@@ -41,8 +41,9 @@ def test_pauses_grow_and_then_the_instance_gives_up_with_the_last_words(plant: P
         plant.provider.exit(plant.name_of(launched.id), 1, "RuntimeError: shape mismatch\n[slipway] engine ended\n")
         plant.run_until(launched.id, "provisioning")
         before = plant.clock.now()
-        plant.run_until(launched.id, "running")
+        plant.run_until(launched.id, "starting")
         pauses.append((plant.clock.now() - before).total_seconds())
+        plant.run_until(launched.id, "running")
     assert pauses == sorted(pauses)
     assert [round(pause) for pause in pauses] == [1, 2, 4, 8, 16]
 

@@ -64,6 +64,7 @@ def test_two_workers_at_once(plant: Plant) -> None:
         second_hint.append(reconcile(plant.context, launched.id, probe=plant.provider.probe))
         return plant.provider.probe(url, boot_token)
 
+    plant.clock.advance(1)
     reconcile(plant.context, launched.id, probe=probe)
     assert second_hint == [None]
     assert plant.timeline(launched.id).count("instance.running") == 1
@@ -78,6 +79,7 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(plant: Plant) -> None
         assert reconcile(plant.context, launched.id, probe=plant.provider.probe) is not None
         return plant.provider.probe(url, boot_token)
 
+    plant.clock.advance(1)
     assert reconcile(plant.context, launched.id, probe=slow_probe) is None
     assert plant.get(launched.id).phase == "running"
     assert plant.timeline(launched.id).count("instance.running") == 1
