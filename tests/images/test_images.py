@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-import pytest
 from openai import OpenAI
 
 from control_plane.accounts import api_keys
@@ -22,31 +20,11 @@ from control_plane.migrate import upgrade
 from control_plane.providers.docker import DockerProvider
 from control_plane.settings import Settings
 from tests.support.http import serving
-from tests.support.images import build, building_podman, copy, inspect, tag
+from tests.support.images import copy, inspect
 from tests.support.instances import add_principal
 from tests.support.podman import Podman, running_podman
 
 GB = 1000**3
-
-pytestmark = pytest.mark.timeout(1800)
-
-
-@pytest.fixture(scope="module")
-def builder() -> Iterator[Podman]:
-    with building_podman() as podman:
-        yield podman
-
-
-@pytest.fixture(scope="module")
-def serving_image(builder: Podman) -> str:
-    build(builder, "serving_image")
-    return tag("serving_image")
-
-
-@pytest.fixture(scope="module")
-def control_plane_image(builder: Podman) -> str:
-    build(builder, "control_plane")
-    return tag("control_plane")
 
 
 def inside(podman: Podman, image: str, script: str) -> str:
@@ -56,7 +34,7 @@ def inside(podman: Podman, image: str, script: str) -> str:
 
 
 def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_image: str) -> None:
-    found = inspect(builder, "serving_image")
+    found = inspect(builder, serving_image)
     assert found["Size"] <= 1.5 * GB
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Entrypoint"] == ["slipway-serve"]
@@ -72,7 +50,7 @@ def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_im
 
 
 def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Podman, control_plane_image: str) -> None:
-    found = inspect(builder, "control_plane")
+    found = inspect(builder, control_plane_image)
     assert found["Size"] <= 0.6 * GB
     assert found["Config"]["User"] == "10001:10001"
     said = inside(
@@ -87,7 +65,7 @@ def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Po
 
 def test_the_docker_provider_runs_it_and_it_answers_a_chat(builder: Podman, serving_image: str, tmp_path: Path) -> None:
     with running_podman() as podman:
-        copy(builder, podman, "serving_image")
+        copy(builder, podman, serving_image)
         settings = Settings(
             data_dir=tmp_path / "data",
             docker_host=podman.docker_host,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.providers.kubernetes_api.client import Json
-from tests.support.kubernetes_chart import install, render
+from tests.support.helm import install, render
 from tests.support.kubernetes_cluster import Cluster, running_cluster
 from tests.support.kubernetes_site import KubernetesSite, make_site, tiny_image
 
@@ -35,17 +35,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Json]:
-    """The chart, installed."""
+def chart(cluster: Cluster) -> list[Json]:
+    """The chart, installed by Helm; its hook is applied by hand, for no image is there that could run it."""
+    values = {
+        "publicUrl": "https://models.slipway.test",
+        "ingress": {"enabled": True, "host": "models.slipway.test", "tlsSecretName": "tls"},
+    }
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    manifests = render(
-        tmp_path_factory.mktemp("chart"),
-        namespace=NAMESPACE,
-        publicUrl="https://models.slipway.test",
-        ingress={"enabled": True, "host": "models.slipway.test", "tlsSecretName": "tls"},
-    )
-    install(cluster, manifests)
-    return manifests
+    manifests = install(cluster.kubeconfig, namespace=NAMESPACE, **values)
+    hooks = [manifest for manifest in render(namespace=NAMESPACE, **values) if manifest["kind"] == "Job"]
+    for hook in hooks:
+        cluster.apply(hook)
+    return [*manifests, *hooks]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,7 +11,6 @@ from control_plane.providers.base import FetchSpec, ReplicaState
 from control_plane.providers.kubernetes_api.client import ApiRefusal, Json, KubernetesApi
 from tests.control_plane.providers.contract import remove, replica
 from tests.kubernetes.conftest import NAMESPACE
-from tests.support.kubernetes_chart import render
 from tests.support.kubernetes_cluster import Cluster, manifest_path
 from tests.support.kubernetes_site import KubernetesSite
 
@@ -25,28 +23,6 @@ def test_the_server_takes_and_keeps_every_object(cluster: Cluster, chart: list[J
     assert {"Job", "Ingress", "Service", "ServiceAccount", "Role", "ClusterRole"} <= set(kinds)
     for manifest in chart:
         assert cluster.admin.get(manifest_path(manifest)) is not None
-
-
-def test_every_role_runs_its_command_as_nobody(chart: list[Json]) -> None:
-    pods = {
-        manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest["spec"]["template"]["spec"]
-        for manifest in chart
-        if manifest["kind"] in ("Deployment", "Job")
-    }
-    commands = {role: pod["containers"][0]["args"][0] for role, pod in pods.items()}
-    assert commands == {
-        "web": "web", "gateway": "gateway", "worker": "worker", "scheduler": "beat", "migrate": "migrate",
-    }  # fmt: skip
-    for pod in pods.values():
-        assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
-    with_rights = {role for role, pod in pods.items() if pod["automountServiceAccountToken"]}
-    assert with_rights == {"web", "worker"}
-
-
-def test_without_an_address_the_chart_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="publicUrl must say where people reach Slipway"):
-        render(tmp_path, namespace=NAMESPACE)
 
 
 @pytest.mark.parametrize(

@@ -19,31 +19,32 @@ from typing import Any, Literal
 from tests.support.podman import Podman, running_podman
 from tests.support.rootfs import rootfs_tar
 
-Name = Literal["serving_image", "control_plane"]
-
 ROOT = Path(__file__).parents[2]
-_BASE = "localhost/base:1"
+BASE = "localhost/base:1"
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: Inside the build, where the base's own bundle must stay untouched.
 _BUNDLE_INSIDE = "/run/certificates.crt"
 _BUILD_S = 1500
 
 
-def tag(name: Name) -> str:
-    """What a built image is called."""
-    return f"localhost/slipway-{name.replace('_', '-')}:1"
-
-
 @contextmanager
 def building_podman() -> Iterator[Podman]:
     """A Podman that may download, with the base."""
     with running_podman(own_network=False) as podman:
-        podman.import_image(rootfs_tar(), _BASE)
+        podman.import_image(rootfs_tar(), BASE)
         yield podman
 
 
-def build(podman: Podman, name: Name) -> None:
-    """Build ``docker/<name>.Dockerfile``.
+def build(podman: Podman, name: Literal["serving_image", "control_plane"]) -> str:
+    """Build ``docker/<name>.Dockerfile``; what the image is called.
+
+    :raises RuntimeError: a step failed.
+    """
+    return build_file(podman, ROOT / "docker" / f"{name}.Dockerfile", f"localhost/slipway-{name.replace('_', '-')}:1")
+
+
+def build_file(podman: Podman, file: Path, tag: str) -> str:
+    """Build the image ``tag`` of the Dockerfile ``file``; returns the tag.
 
     :raises RuntimeError: a step failed.
     """
@@ -52,7 +53,7 @@ def build(podman: Podman, name: Name) -> None:
         "--format=docker",
         "--network=host",
         "--build-arg",
-        f"BASE_IMAGE={_BASE}",
+        f"BASE_IMAGE={BASE}",
         "--volume",
         f"{_BUNDLE}:{_BUNDLE_INSIDE}:ro",
     ]
@@ -62,21 +63,21 @@ def build(podman: Podman, name: Name) -> None:
         flags += ["--volume", f"{link}:{link}:ro"]
     if links := _find_links():
         flags += ["--env", f"PIP_FIND_LINKS={' '.join(links)}"]
-    file = ROOT / "docker" / f"{name}.Dockerfile"
-    podman.run("build", *flags, "-f", str(file), "-t", tag(name), str(ROOT), timeout_s=_BUILD_S)
+    podman.run("build", *flags, "-f", str(file), "-t", tag, str(ROOT), timeout_s=_BUILD_S)
+    return tag
 
 
-def inspect(podman: Podman, name: Name) -> dict[str, Any]:
+def inspect(podman: Podman, tag: str) -> dict[str, Any]:
     """What Podman says of a built image."""
-    (found,) = json.loads(podman.run("image", "inspect", tag(name)))
+    (found,) = json.loads(podman.run("image", "inspect", tag))
     return dict(found)
 
 
-def copy(source: Podman, target: Podman, name: Name) -> None:
-    """Bring a built image into another Podman's storage."""
+def copy(source: Podman, target: Podman, tag: str) -> None:
+    """Bring an image into another Podman's storage."""
     with tempfile.TemporaryDirectory(prefix="slipway-image-") as folder:
         archive = Path(folder) / "image.tar"
-        source.run("save", "--output", str(archive), tag(name))
+        source.run("save", "--output", str(archive), tag)
         target.run("load", "--input", str(archive))
 
 
