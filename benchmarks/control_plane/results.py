@@ -29,7 +29,7 @@ def write(name: str, measured: dict[str, Any], table: str, load_before: float) -
     stem.with_suffix(".json").write_text(json.dumps(about | measured, indent=2) + "\n")
     words = (
         f"`{about['command']}`, {about['date']}: {about['cpus']} CPUs ({about['machine']}), Python {about['python']}, "
-        f"PostgreSQL and Redis on the same machine. Load average before and after: "
+        f"PostgreSQL (without fsync) and Redis on the same machine. Load average before and after: "
         f"{load_before:.1f}, {os.getloadavg()[0]:.1f}."
     )
     stem.with_suffix(".md").write_text(f"{table.rstrip()}\n\n{words}\n")

@@ -24,10 +24,13 @@ _BY_PROGRAM = {"postgres": "PostgreSQL", "redis-server": "Redis"}
 
 
 @contextmanager
-def running_place(load_seconds: float) -> Iterator[str]:
-    """The imaginary place in a process of its own, where engines need ``load_seconds``; yields its URL."""
+def running_place(load_seconds: float, answer_seconds: float) -> Iterator[str]:
+    """The imaginary place in a process of its own, where engines need ``load_seconds`` and calls ``answer_seconds``.
+
+    Yields its URL.
+    """
     program = [sys.executable, "-m", "control_plane.providers.fake.server"]
-    argv = [*program, "--port", "0", "--load-seconds", str(load_seconds)]
+    argv = [*program, "--port", "0", "--load-seconds", str(load_seconds), "--answer-seconds", str(answer_seconds)]
     place = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *argv], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert place.stdout is not None
@@ -38,14 +41,14 @@ def running_place(load_seconds: float) -> Iterator[str]:
 
 
 @contextmanager
-def running_site(workers: int, load_seconds: float) -> Iterator[Fleet]:
+def running_site(workers: int, load_seconds: float, answer_seconds: float = 0.0) -> Iterator[Fleet]:
     """One web server, a scheduler and ``workers`` workers, with nothing in their database."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running_postgres() as server_url,
         running_redis() as broker_url,
         fresh_database(server_url) as database_url,
-        running_place(load_seconds) as place_url,
+        running_place(load_seconds, answer_seconds) as place_url,
     ):
         settings = Settings(
             data_dir=Path(folder) / "data",

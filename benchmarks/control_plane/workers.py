@@ -1,9 +1,11 @@
 """What more workers bring: how many launches a second come from POST to ``running``, with 1, 2, 4 and 6 of them.
 
-    .venv/bin/python -m benchmarks.control_plane.workers [--launches 300] [--workers 1 2 4 6]
+    .venv/bin/python -m benchmarks.control_plane.workers [--launches 200] [--workers 1 2 4 6] [--answer-seconds 0.5 0]
 
 A closed burst: all launches are sent as fast as one web server takes them, and the clock stops when the last is
-``running``. Everything shares one machine, so the table says who used its processors.
+``running``. Measured with a provider whose every call takes a while, as a cloud's do: there workers mostly wait, and
+more of them wait for more at once. And with one that answers at once: there processors are the limit. Everything shares
+one machine, so the table says who used them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import os
 import time
 from collections import Counter
+from itertools import product
 from typing import Any
 
 from benchmarks.control_plane import load, results
@@ -20,9 +23,9 @@ from benchmarks.control_plane.site import cpu_seconds, running_site
 _ROLES = ("web", "worker", "scheduler", "PostgreSQL", "Redis", "imaginary place", "load generator")
 
 
-def measure(workers: int, launches: int, load_seconds: float) -> dict[str, Any]:
+def measure(workers: int, launches: int, load_seconds: float, answer_seconds: float) -> dict[str, Any]:
     """One burst: launches a second, seconds of single launches, and processor seconds by role."""
-    with running_site(workers, load_seconds) as fleet:
+    with running_site(workers, load_seconds, answer_seconds) as fleet:
         load.warm_up(fleet)
         before, began = cpu_seconds(fleet), time.monotonic()
         launched = load.launch_at_once(fleet, launches)
@@ -33,6 +36,7 @@ def measure(workers: int, launches: int, load_seconds: float) -> dict[str, Any]:
     first, last = min(made for made, _ in times), max(at for _, at in times)
     waits = [(at - made).total_seconds() for made, at in times]
     return {
+        "answer_seconds": answer_seconds,
         "workers": workers,
         "per_second": launches / (last - first).total_seconds(),
         "accepted_per_second": launches / accepted_s,
@@ -51,15 +55,16 @@ def table(runs: list[dict[str, Any]], launches: int, load_seconds: float) -> str
         f"engine is ready after {load_seconds:g} s. {load.WARM_UP} launches before them "
         "warmed it up. Processor time is that of one launch, in ms.",
         "",
-        f"| workers | launches/s | accepted/s | p50 s | p99 s | CPUs in use, of {cpus} | {' | '.join(_ROLES)} |",
-        "|---" * (6 + len(_ROLES)) + "|",
+        "| a call takes, s | workers | launches/s | accepted/s | p50 s | p99 s "
+        f"| CPUs in use, of {cpus} | {' | '.join(_ROLES)} |",
+        "|---" * (7 + len(_ROLES)) + "|",
     ]
     for run in runs:
         costs = " | ".join(f"{run['cpu_s'].get(role, 0.0) / launches * 1e3:.1f}" for role in _ROLES)
         busy = sum(run["cpu_s"].values()) / run["seconds"]
         lines.append(
-            f"| {run['workers']} | {run['per_second']:.1f} | {run['accepted_per_second']:.1f} | {run['p50_s']:.1f} "
-            f"| {run['p99_s']:.1f} | {busy:.2f} | {costs} |"
+            f"| {run['answer_seconds']:g} | {run['workers']} | {run['per_second']:.1f} "
+            f"| {run['accepted_per_second']:.1f} | {run['p50_s']:.1f} | {run['p99_s']:.1f} | {busy:.2f} | {costs} |"
         )
     return "\n".join([*lines, "", _what_limits(runs, launches, cpus)])
 
@@ -79,13 +84,14 @@ def _what_limits(runs: list[dict[str, Any]], launches: int, cpus: int) -> str:
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--launches", type=int, default=300)
+    parser.add_argument("--launches", type=int, default=200)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 6])
     parser.add_argument("--load-seconds", type=float, default=2.0, help="until an imaginary engine is ready")
+    parser.add_argument("--answer-seconds", type=float, nargs="+", default=[0.5, 0.0], help="that provider calls take")
     options = parser.parse_args()
     load_before, runs = os.getloadavg()[0], []
-    for workers in options.workers:
-        runs.append(measure(workers, options.launches, options.load_seconds))
+    for answer_seconds, workers in product(options.answer_seconds, options.workers):
+        runs.append(measure(workers, options.launches, options.load_seconds, answer_seconds))
         measured = {"options": vars(options), "runs": runs}
         results.write("workers", measured, table(runs, options.launches, options.load_seconds), load_before)
 

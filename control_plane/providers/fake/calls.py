@@ -118,6 +118,8 @@ class LocalCalls:
 
     def _begin(self, operation: Operation) -> Fault | None:
         fault = self._place.faults.take(operation)
+        if self._place.faults.answers_take_s > 0:
+            self._pause(self._place.faults.answers_take_s)
         if self._place.faults.away:
             raise ProviderUnavailable(_AWAY, _NEXT_STEP)
         if fault is not None and fault.trouble is Trouble.UNANSWERED:

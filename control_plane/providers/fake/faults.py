@@ -45,6 +45,7 @@ class Faults:
     """What goes wrong from now on. The default is that nothing does.
 
     :ivar away: no call is answered; what runs goes on.
+    :ivar answers_take_s: every call takes so long, as those of a cloud do.
     :ivar find_lag_s: ``find`` answers what was true so many seconds ago.
     :ivar listing_lag_s: ``list`` does.
     :ivar delete_takes_s: seconds between the order to delete and the end of a replica that has nothing to drain.
@@ -56,6 +57,7 @@ class Faults:
     """
 
     away: bool = False
+    answers_take_s: float = 0.0
     find_lag_s: float = 0.0
     listing_lag_s: float = 0.0
     delete_takes_s: float = 0.0

@@ -192,8 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m control_plane.providers.fake.server", description=__doc__)
     parser.add_argument("--port", type=int, default=8900, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--load-seconds", type=float, default=2.0, help="until an engine is ready (default: 2)")
+    parser.add_argument("--answer-seconds", type=float, default=0.0, help="that each call takes (default: 0)")
     options = parser.parse_args()
     place = Place((CPU, GPU))
+    place.faults.answers_take_s = options.answer_seconds
     place.default_plan = EnginePlan(ready_after_s=options.load_seconds)
     with FakeServer(place, options.port) as server:
         print(f"SLIPWAY_PROVIDERS=fake SLIPWAY_FAKE_URL={server.url}", flush=True)
