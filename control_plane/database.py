@@ -72,10 +72,14 @@ def make_engine(url: str) -> Engine:
     """An engine for ``url``; SQLite is set up so that several processes can use one file."""
     url = normalise_url(url)
     if not url.startswith("sqlite"):
-        # A server that is cut off must be noticed within seconds: whoever waits could go on without it.
-        waits = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
+        options = {
+            # A server that is cut off must be noticed within seconds: whoever waits could go on without it.
+            **{"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5},
+            # Text comes as text, also from a database that was made without an encoding.
+            "client_encoding": "UTF8",
+        }
         return create_engine(
-            url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=10, connect_args=waits
+            url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=10, connect_args=options
         )
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
 

@@ -221,10 +221,10 @@ def running_fleet(
 
 
 @contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
-    """An empty database on a PostgreSQL server; dropped afterwards."""
+def fresh_database(server_url: str, options: str = "") -> Iterator[str]:
+    """An empty database on a PostgreSQL server, made with ``options``; dropped afterwards."""
     name = f"fleet_{uuid4().hex[:12]}"
-    _administer(server_url, f'CREATE DATABASE "{name}"')
+    _administer(server_url, f'CREATE DATABASE "{name}" {options}')
     yield server_url.format(database=name)
     _administer(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
