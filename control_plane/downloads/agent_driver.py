@@ -125,7 +125,7 @@ def _remove(context: Context, download: Download, provider: Provider) -> Verdict
         return Verdict(look_again_s=_SETTLED_S - ended_for_s)
     if ended_for_s > _ALERT_AFTER_S:
         logger.error("the agent %s of provider %s is not gone after %.0f s", name, provider.name, ended_for_s)
-    provider.delete(name, grace_s=_GRACE_S)
+    provider.delete(name, boot_token=status.boot_token, grace_s=_GRACE_S)
     return Verdict(look_again_s=_pause_s(context, download))
 
 
@@ -139,7 +139,7 @@ def _attend(context: Context, download: Download, provider: Provider) -> Verdict
             return Verdict(f"provider {provider.name} has no storage of its own", "Launch again.", refused=True)
         status = provider.fetch(agents.fetch_spec(context, download))
     if status.boot_token != download.boot_token:
-        provider.delete(name, grace_s=_GRACE_S)
+        provider.delete(name, boot_token=status.boot_token, grace_s=_GRACE_S)
         return Verdict("waiting for the earlier agent to end", look_again_s=1.0, excused=True)
     if status.state is ReplicaState.PENDING:
         return Verdict(status.reason or "the agent waits to be started", excused=True)

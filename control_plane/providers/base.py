@@ -192,9 +192,13 @@ class Provider(Protocol):
         """Everything here that carries our owner tag, whether our database knows it or not."""
         ...
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         """Begin to end a replica and return: it drains, is killed after ``grace_s`` seconds at the latest, and is then
-        absent. Deleting what is absent, or is on its way out, is fine."""
+        absent. Deleting what is absent, or is on its way out, is fine.
+
+        :param boot_token: only this boot; another one that has the name by now goes on. An order can be late: whoever
+            gave it may have stood still between looking and ordering. None: whichever has the name.
+        """
         ...
 
     def logs(self, name: str, *, tail_bytes: int) -> str:

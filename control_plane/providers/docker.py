@@ -10,9 +10,10 @@ import fcntl
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from docker.api import APIClient
 from docker.errors import APIError
@@ -95,12 +96,13 @@ class DockerProvider:
                     found.append(container.status(now=now))
         return found
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         """Begin to end a replica and return; a thread waits for it. Deleting what is absent is fine."""
-        self._waiting_file(name).unlink(missing_ok=True)
+        if boot_token in {None, self._waiting_note(name).get("boot_token")}:
+            self._waiting_file(name).unlink(missing_ok=True)
         with self._connection.client() as client:
             container = self._find(client, name)
-            if container is None:
+            if container is None or boot_token not in {None, container.boot_token}:
                 return
             if container.runs and grace_s > 0:
                 self._endings.begin(client, container, self._folder(name), grace_s)
@@ -213,15 +215,17 @@ class DockerProvider:
 
     def _waiting(self, name: str) -> ReplicaStatus:
         """Pending while its image is being pulled; else absent, so that whoever looks creates it."""
-        try:
-            note = json.loads(self._waiting_file(name).read_text())
-            reason = self._pulls.progress(note["image"])
-            if reason is not None:
-                boot_token, labels = note["boot_token"], note["labels"]
-                return ReplicaStatus(name, ReplicaState.PENDING, boot_token, reason=reason, labels=labels)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # it does not wait
-        return ReplicaStatus(name, ReplicaState.ABSENT)
+        note = self._waiting_note(name)
+        reason = self._pulls.progress(note["image"]) if note else None
+        if reason is None:
+            return ReplicaStatus(name, ReplicaState.ABSENT)
+        return ReplicaStatus(name, ReplicaState.PENDING, note["boot_token"], reason=reason, labels=note["labels"])
+
+    def _waiting_note(self, name: str) -> dict[str, Any]:
+        """What :meth:`_wait` noted; empty where nothing waits, or the note was cut short by a crash."""
+        with suppress(OSError, ValueError):
+            return dict(json.loads(self._waiting_file(name).read_text()))
+        return {}
 
     # Logs.
 

@@ -19,7 +19,7 @@ from control_plane.providers.base import (
 )
 from control_plane.providers.kubernetes_api import hardware, manifests
 from control_plane.providers.kubernetes_api.client import ApiClash, ApiInvalid, ApiRefusal, Json, KubernetesApi
-from control_plane.providers.kubernetes_api.options import COMPLETE, NAME, OWNER, POD, ClusterOptions
+from control_plane.providers.kubernetes_api.options import BOOT, COMPLETE, NAME, OWNER, POD, ClusterOptions
 from control_plane.providers.kubernetes_api.pod_log import PodLog
 from control_plane.providers.kubernetes_api.state import Cluster, Pod, newest, node_trouble, noted_pod, status_of
 from control_plane.settings import Settings
@@ -125,18 +125,18 @@ class KubernetesProvider:
             for workload in self._api.items(path, labelSelector=selector)
         ]
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         """Let a replica drain, end it after ``grace_s`` seconds at the latest. Deleting what is absent is fine."""
         found = self._find(name)
-        if found is None:
+        if found is None or boot_token not in {None, found.workload["metadata"]["labels"].get(BOOT)}:
             return
         with suppress(ProviderUnavailable):
             self._copy_log(name, found.pod)
         # Pods first: deleted with their owner they would get the grace of an eviction, not ours. Their owner brings no
         # other while one is going.
         for pod in map(Pod, found.pods):
-            self._api.delete(self._options.pods(pod.name), grace_s=self._grace(pod, grace_s))
-        self._api.delete(found.path, propagation="Foreground")
+            self._api.delete(self._options.pods(pod.name), pod.uid, grace_s=self._grace(pod, grace_s))
+        self._api.delete(found.path, found.workload["metadata"]["uid"], propagation="Foreground")
 
     def _grace(self, pod: Pod, grace_s: float) -> int:
         """0 forgets a pod at once, which only a node that cannot say any more that it ended it deserves.

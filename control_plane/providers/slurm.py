@@ -30,7 +30,7 @@ from control_plane.providers.slurm_jobs import submission
 from control_plane.providers.slurm_jobs.job import Job
 from control_plane.providers.slurm_jobs.node import CPU_HARDWARE, Partition, Tariff, offers
 from control_plane.providers.slurm_jobs.rest import SlurmRest
-from control_plane.providers.slurm_jobs.shared_folder import Boot, JobUser, ReplicaFolder, SharedFolder
+from control_plane.providers.slurm_jobs.shared_folder import Boot, JobUser, ReplicaFolder, SharedFolder, Stop
 from control_plane.providers.slurm_jobs.submission import JobOptions
 from control_plane.providers.slurm_jobs.token import TokenSource
 from control_plane.settings import Settings
@@ -139,7 +139,7 @@ class SlurmProvider:
             job = self._rest.job(claimed)
             jobs = [job] if job and self._is_ours(job) and job.name == name else []
         status = self._status(folder, name, jobs)
-        if status.state is ReplicaState.ABSENT and boot and boot.token and boot.stop_at is not None:
+        if status.state is ReplicaState.ABSENT and boot and boot.token and folder.stopped(boot.token):
             folder.forget(boot.token)  # what a deletion began, the next look finishes
         return status
 
@@ -152,15 +152,16 @@ class SlurmProvider:
         statuses = (self._status(self._shared.replica(name), name, ours.get(name, [])) for name in names)
         return [status for status in statuses if status.state is not ReplicaState.ABSENT]
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         """Let a replica drain: its job ends the engine, and Slurm is asked to where the job does not."""
         folder, jobs = self._shared.replica(name), [job for job in self._jobs(name) if job.live]
         boot = folder.boot()
-        if boot is not None and jobs and boot.stop_at is None:
-            boot = replace(boot, stop_grace_s=grace_s, stop_at=self._clock())
-            folder.stop(boot)
+        if boot_token is not None:
+            jobs = [job for job in jobs if job.tag and job.tag.boot_token == boot_token]
+            boot = boot if boot and boot.token == boot_token else None
+        stop = folder.stop(boot.token, grace_s, self._clock()) if boot and boot.token and jobs else None
         for job in jobs:
-            if job.waiting or self._is_overdue(boot, job):
+            if job.waiting or self._is_overdue(boot, stop, job):
                 self._rest.cancel(job.id)
         if not jobs and boot is not None and boot.token is not None:
             folder.forget(boot.token)
@@ -205,12 +206,11 @@ class SlurmProvider:
         for job_id in jobs - {chosen}:
             self._rest.cancel(job_id)
 
-    def _is_overdue(self, boot: Boot | None, job: Job) -> bool:
+    def _is_overdue(self, boot: Boot | None, stop: Stop | None, job: Job) -> bool:
         """Whether nobody will end this job but Slurm: it is no part of the present boot, or had its time."""
-        if boot is None or job.tag is None or job.tag.boot_token != boot.token:
+        if boot is None or stop is None or job.tag is None or job.tag.boot_token != boot.token:
             return True
-        grace_s, since = boot.stop_grace_s or 0.0, boot.stop_at or 0.0
-        return self._clock() - since > grace_s + _END_MARGIN_S
+        return self._clock() - stop.at > stop.grace_s + _END_MARGIN_S
 
     def _status(self, folder: ReplicaFolder, name: str, jobs: list[Job]) -> ReplicaStatus:
         boot = folder.boot()
@@ -221,7 +221,7 @@ class SlurmProvider:
             return self._living(folder, job)
         if boot is None or boot.token is None:
             return ReplicaStatus(name, ReplicaState.ABSENT)
-        if boot.stop_at is not None:
+        if folder.stopped(boot.token):
             return ReplicaStatus(name, ReplicaState.ABSENT)
         return _ended(folder, name, boot, boot.token, job)
 

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from uuid import UUID
 
-from sqlmodel import col, select
-
-from control_plane import leases
 from control_plane.context import Context
 from control_plane.errors import SlipwayError
 from control_plane.instances.reconcilers.release import ALERT_AFTER_S, DRAIN_S
-from control_plane.instances.tables import Instance
 from control_plane.providers.base import Provider, ReplicaState
-from control_plane.reaper.match import replica_named
 from control_plane.reaper.tables import Orphan, OrphanState
 
 logger = logging.getLogger(__name__)
 
-#: Longer than finding and deleting take.
-_LEASE = timedelta(seconds=20)
-
 
 def delete_orphan(context: Context, provider: Provider, orphan: Orphan) -> None:
     """Have the boot that ``orphan`` names end. An error is noted in its row; the next check tries again."""
-    with _instance_held(context, orphan) as is_held:
-        if not is_held:
-            return  # a reconciler works with this name right now
-        try:
-            trouble = _delete(provider, orphan)
-        except SlipwayError as error:
-            trouble = f"{error.detail} {error.next_step}"
+    try:
+        trouble = _delete(provider, orphan)
+    except SlipwayError as error:
+        trouble = f"{error.detail} {error.next_step}"
     _note(context, orphan, trouble)
 
 
@@ -51,34 +36,8 @@ def _delete(provider: Provider, orphan: Orphan) -> str | None:
         return None
     if found.boot_token != orphan.boot_token:
         return f"another boot has its name now; see what {provider.name} runs under it twice"
-    provider.delete(orphan.name, grace_s=DRAIN_S)
+    provider.delete(orphan.name, boot_token=orphan.boot_token, grace_s=DRAIN_S)
     return None
-
-
-@contextmanager
-def _instance_held(context: Context, orphan: Orphan) -> Iterator[bool]:
-    """Keep reconcilers away from the orphan's instance: between our look and our deletion they could start a new boot.
-
-    Yields False when one is at it; True also when no row has such an instance.
-    """
-    instance_id, token = _claim(context, orphan)
-    try:
-        yield instance_id is None or token is not None
-    finally:
-        if instance_id is not None and token is not None:
-            with context.database.transaction() as session:
-                leases.release(session, Instance, instance_id, token)
-
-
-def _claim(context: Context, orphan: Orphan) -> tuple[UUID | None, UUID | None]:
-    named = replica_named(orphan.name)
-    if named is None:
-        return None, None
-    with context.database.transaction() as session:
-        if session.exec(select(Instance.id).where(col(Instance.id) == named.instance_id)).first() is None:
-            return None, None
-        now = context.clock.now()
-        return named.instance_id, leases.claim(session, Instance, named.instance_id, now=now, lease=_LEASE)
 
 
 def _note(context: Context, orphan: Orphan, trouble: str | None) -> None:

@@ -65,10 +65,13 @@ class FakeProvider:
     def list_owned(self) -> list[ReplicaStatus]:
         return list(self.replicas.values())
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         assert grace_s > 0, "requests in flight are given time"
         self._fail(self.fail_before["delete"])
-        if self.deletes_take_effect and self.replicas.pop(name, None):
+        present = self.replicas.get(name)
+        meant = present is not None and boot_token in {None, present.boot_token}
+        if self.deletes_take_effect and meant:
+            del self.replicas[name]
             self.deleted.append(name)
         self._fail(self.fail_after["delete"])
 

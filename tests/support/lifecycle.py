@@ -110,10 +110,10 @@ class InterruptibleProvider(FakeProvider):
         reach("after list")
         return statuses
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         reach("before delete")
-        self._world.before_delete(name)
-        super().delete(name, grace_s=grace_s)
+        self._world.before_delete(name, boot_token)
+        super().delete(name, boot_token=boot_token, grace_s=grace_s)
         reach("after delete")
 
 
@@ -268,11 +268,13 @@ class World:
         if planned and planned[0].trouble is Trouble.REFUSED:
             self.may_fail[UUID(spec.labels["instance"])].append("a create was refused")
 
-    def before_delete(self, name: str) -> None:
+    def before_delete(self, name: str, boot_token: str | None) -> None:
         """An engine that is well may be ended only for a reason."""
         self.before_call("delete")
         status = self.place.status(name)
-        if status is None or status.state is not ReplicaState.RUNNING or status.boot_token in self.excused:
+        if status is None or boot_token not in {None, status.boot_token}:
+            return  # nothing comes of it
+        if status.state is not ReplicaState.RUNNING or status.boot_token in self.excused:
             return
         if self.hung_s(status.boot_token or "") >= _PATIENCE_S:
             return

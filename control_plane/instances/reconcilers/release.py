@@ -88,11 +88,11 @@ def release_one(situation: Situation, replica: Replica) -> Part:
         count = replica.absent_count + 1
         if count == 1 and not provider.exact:
             # What was created a moment ago may be there and not be listed yet.
-            provider.delete(replica.resource_name, grace_s=DRAIN_S)
+            provider.delete(replica.resource_name, boot_token=replica.boot_token, grace_s=DRAIN_S)
         if count >= ABSENT_ENOUGH and not provider.exact and (brake := situation.brake(provider)).on:
             return Part(replica, {"ready": False, "absent_count": ABSENT_ENOUGH - 1}, brake.reason)
         return Part(replica, {"ready": False, "absent_count": count})
-    provider.delete(replica.resource_name, grace_s=DRAIN_S)
+    provider.delete(replica.resource_name, boot_token=status.boot_token, grace_s=DRAIN_S)
     values: ReplicaValues = {"ready": False, "absent_count": 0}
     if status.state is ReplicaState.EXITED:
         values["last_exit_code"] = status.exit_code

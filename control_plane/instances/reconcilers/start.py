@@ -44,7 +44,7 @@ def start(situation: Situation, replica: Replica, weights: Weights) -> Start:
     provider, name = situation.provider(replica.provider), replica.resource_name
     found = provider.find(name)
     if found.state is not ReplicaState.ABSENT and found.boot_token != replica.boot_token:
-        provider.delete(name, grace_s=DRAIN_S)
+        provider.delete(name, boot_token=found.boot_token, grace_s=DRAIN_S)
         found = provider.find(name)
         if found.state is not ReplicaState.ABSENT and found.boot_token != replica.boot_token:
             return Start({}, "waiting for the engine of the earlier boot to end")

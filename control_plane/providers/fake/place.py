@@ -141,12 +141,14 @@ class Place:
         with self._lock:
             self._late.append((self.now() + seconds, spec))
 
-    def delete(self, name: str, *, grace_s: float) -> None:
-        """Begin to end ``name``; an order that was given is not given anew."""
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+        """Begin to end ``name``, if that is the boot meant; an order that was given is not given anew."""
         with self._lock:
             self._settle()
             record = self._records.get(name)
-            if record is not None and record.ending_since is None and not self.faults.deletes_are_ignored:
+            if record is None or boot_token not in {None, record.boot_token}:
+                return
+            if record.ending_since is None and not self.faults.deletes_are_ignored:
                 record.ending_since, record.grace_s = self.now(), grace_s
                 self._moving[name] = None
                 self._settle()

@@ -49,9 +49,9 @@ class FakeProvider:
         """Everything of this installation."""
         return self._calls.list_owned(self._owner)
 
-    def delete(self, name: str, *, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
         """Begin to end a replica."""
-        self._calls.delete(name, grace_s=grace_s)
+        self._calls.delete(name, boot_token=boot_token, grace_s=grace_s)
 
     def logs(self, name: str, *, tail_bytes: int) -> str:
         """The end of a replica's log."""

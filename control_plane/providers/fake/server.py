@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", "api", "replicas", name):
                 answer = _STATUS.dump_python(calls.find(name), mode="json")
             case ("DELETE", "api", "replicas", name):
-                calls.delete(name, grace_s=float(query["grace_s"]))
+                calls.delete(name, boot_token=query.get("boot_token"), grace_s=float(query["grace_s"]))
             case ("GET", "api", "replicas", name, "log"):
                 answer = calls.read_log(name, int(query["offset"]))._asdict()
             case ("GET", "faults"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,14 @@ class KubernetesApi:
         query = {"fieldManager": FIELD_MANAGER}
         self.request("PATCH", path, query, patch, "application/merge-patch+json", missing_is_none=True)
 
-    def delete(self, path: str, *, grace_s: int | None = None, propagation: str = "Background") -> None:
-        """Delete an object; one that is not there, or on its way out, is fine."""
+    def delete(self, path: str, uid: str, *, grace_s: int | None = None, propagation: str = "Background") -> None:
+        """Delete the object ``uid``. If it is on its way out, gone, or another has its name by now, that is fine."""
         body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        body["preconditions"] = {"uid": uid}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
-        self.request("DELETE", path, {}, body, missing_is_none=True)
+        with suppress(ApiClash):
+            self.request("DELETE", path, {}, body, missing_is_none=True)
 
     def request(
         self,

@@ -96,7 +96,7 @@ class LocalHost:
         return self._table.held()
 
     async def _delete(self, request: dict[str, Any]) -> None:
-        self._table.delete(request["name"], float(request["grace_s"]))
+        self._table.delete(request["name"], request["boot_token"], float(request["grace_s"]))
 
 
 @contextmanager

@@ -66,10 +66,10 @@ class ReplicaTable:
                 held[replica.spec.hardware_id] = held.get(replica.spec.hardware_id, 0) + replica.spec.memory_bytes
         return held
 
-    def delete(self, name: str, grace_s: float) -> None:
-        """Begin to end a replica; it is absent once its process is gone. Its log stays."""
+    def delete(self, name: str, boot_token: str | None, grace_s: float) -> None:
+        """Begin to end a replica, of another boot none; it is absent once its process is gone. Its log stays."""
         present = self._replicas.get(name)
-        if present is None:
+        if present is None or boot_token not in {None, present.spec.boot_token}:
             return
         if not present.alive:
             del self._replicas[name]

@@ -64,15 +64,22 @@ class Boot:
     """``boot.json``.
 
     :ivar token: None when the replica was deleted: a job that is still there must end.
-    :ivar stop_grace_s: seconds that the engine has to drain, from when its job reads this; None while it may run.
-    :ivar stop_at: when that was written; seconds since 1970, by the provider's clock.
     """
 
     token: str | None
     owner: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    stop_grace_s: float | None = None
-    stop_at: float | None = None
+
+
+class Stop(NamedTuple):
+    """``stop.json`` of one boot, which is to end; there is none while it may run.
+
+    ``grace_s`` are the seconds that the engine has to drain, from when its job reads this; ``at`` is when it was
+    written, in seconds since 1970 by the provider's clock.
+    """
+
+    grace_s: float
+    at: float
 
 
 class Run(NamedTuple):
@@ -128,10 +135,22 @@ class ReplicaFolder:
             self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
             self._remove_other_boots(str(boot.token))
 
-    def stop(self, boot: Boot) -> None:
-        """Tell the job of ``boot``, whose ``stop_*`` are set, to end."""
+    def stop(self, token: str, grace_s: float, at: float) -> Stop | None:
+        """Tell the job of a boot to end; the order as it was first given, None where that boot is gone already."""
+        if (given := self.stopped(token)) is not None:
+            return given
+        stop = Stop(grace_s, at)
         with _storage():
-            self._replace(self.path / "boot.json", json.dumps(asdict(boot)))
+            try:
+                self._replace(self.boot_folder(token) / "stop.json", json.dumps(stop._asdict()))
+            except FileNotFoundError:
+                return None
+        return stop
+
+    def stopped(self, token: str) -> Stop | None:
+        """The order to end that a boot was given."""
+        value = self._read(self.boot_folder(token) / "stop.json")
+        return Stop(**value) if value else None
 
     def forget(self, token: str) -> None:
         """Remove all but the log, if this is still the present boot. A job of it that is cut off sees that and ends."""

@@ -73,7 +73,7 @@ class Watch:
     """Reads the orders in a thread of its own: storage that hangs must not keep the engine from being killed."""
 
     def __init__(self, folder: Path, plan: dict[str, Any], run: dict[str, Any]) -> None:
-        self._files = folder.parent / "boot.json", folder / "run.json"
+        self._files = folder.parent / "boot.json", folder / "run.json", folder / "stop.json"
         self._boot_token = plan["boot_token"]
         self._lease_s = plan["lease_s"]
         self._run = run
@@ -107,7 +107,10 @@ class Watch:
         run = json.loads(self._files[1].read_text())
         if run != self._run:
             return Orders(fenced=f"run {run['number']} of Slurm job {run['job']} on {run['node']} has taken over")
-        return Orders(stop_grace_s=boot["stop_grace_s"])
+        try:
+            return Orders(stop_grace_s=json.loads(self._files[2].read_text())["grace_s"])
+        except FileNotFoundError:
+            return Orders()
 
 
 def main() -> int:

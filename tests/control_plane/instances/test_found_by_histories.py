@@ -9,6 +9,7 @@ import pytest
 
 from control_plane.instances import service
 from control_plane.providers.fake.records import EnginePlan
+from tests.support.interleaving import Process
 from tests.support.lifecycle import World
 
 
@@ -41,3 +42,26 @@ def test_what_is_not_listed_yet_is_ended_all_the_same(world: World) -> None:
     while [row.phase for row in world.rows()] != ["terminated"]:
         world.turn(0.5)
     assert world.running() == []
+
+
+def test_a_worker_that_wakes_too_late_does_not_end_the_next_boot(world: World) -> None:
+    """It stood still between seeing a dead boot and ordering its deletion, and the order named no boot."""
+    launched = world.launch(1)
+    while [row.phase for row in world.rows()] != ["running"]:
+        world.turn(1)
+    (status,) = world.running()
+    world.blame(status, "exit code 1")
+    world.place.exit(status.name, 1)
+    while [row.phase for row in world.rows()] != ["provisioning"]:
+        world.turn(1)
+    world.clock.advance(2)
+    worker = Process("stalled worker", lambda: world.reconcile(launched.id))
+    while worker.at != "before delete":
+        worker.resume(1)
+    for _ in range(10):
+        world.turn(5)
+    (next_boot,) = world.running()
+    assert next_boot.boot_token != status.boot_token
+    worker.resume(1000)
+    assert [running.boot_token for running in world.running()] == [next_boot.boot_token]
+    assert len(world.place.boots) == 2

@@ -28,16 +28,14 @@ from hypothesis.stateful import (
 )
 
 from control_plane.errors import Conflict
-from control_plane.instances import brake, service
+from control_plane.instances import service
 from control_plane.instances.lifecycle import ACTIVE_PHASES, Phase
-from control_plane.instances.replicas import is_given_up
 from control_plane.instances.schemas import InstanceUpdate, RestartMode
-from control_plane.instances.tables import Instance, Replica
-from control_plane.providers.base import ReplicaState
 from control_plane.providers.fake.faults import Fault, Faults, Operation, Trouble
 from control_plane.providers.fake.records import EnginePlan
 from tests.support.interleaving import Process
 from tests.support.lifecycle import NODES, World
+from tests.support.settled import RESTING, confirm_losses, pause_s, unsettled
 
 #: Of the default suite; ``make test-lifecycle`` asks for more.
 SCHEDULES = 60
@@ -55,7 +53,6 @@ _LOAD_S = st.sampled_from((0.0, 4.0, 90.0))
 _FIND_LAG_S = st.sampled_from((0.0, 1.0, 3.0))
 #: How far a process gets before it stands still: mostly to its end.
 _POINTS = st.one_of(st.just(_TO_THE_END), st.integers(0, 9))
-_RESTING = {Phase.STOPPED, Phase.FAILED, Phase.TERMINATED}
 #: Wishes by which present engines may end.
 _WISHES: dict[str, Callable[..., object]] = {
     "start": service.start,
@@ -359,51 +356,20 @@ class Histories(RuleBasedStateMachine):
         began_s = world.clock.elapsed_s()
         calm_turns = 0
         while calm_turns < _CALM_TURNS:
-            self.world.turn(self._pause_s())
+            self.world.turn(pause_s(self.world))
             self.nothing_was_done_without_a_reason()
-            calm_turns = 0 if self._unsettled() else calm_turns + 1
+            calm_turns = 0 if unsettled(self.world) else calm_turns + 1
             elapsed_s = world.clock.elapsed_s() - began_s
-            assert elapsed_s < _SETTLED_WITHIN_S, f"after {elapsed_s:g} s: {self._unsettled()}"
+            assert elapsed_s < _SETTLED_WITHIN_S, f"after {elapsed_s:g} s: {unsettled(self.world)}"
             if elapsed_s > _CONFIRM_AFTER_S:
-                self._confirm_losses()
+                confirm_losses(self.world)
         self.the_books_are_in_order()
         self._nothing_is_billed_that_rests()
-
-    def _unsettled(self) -> list[str]:
-        """What is not as it should be in the end."""
-        world = self.world
-        rows, replicas, present = world.rows(), world.replicas(), world.place.present()
-        trouble = [f"{row.phase}: {row.reason}" for row in rows if row.phase not in {*_RESTING, Phase.RUNNING}]
-        resting = [row for row in rows if row.phase in _RESTING and row.next_attempt_at is not None]
-        trouble += [f"{row.phase}, and not done with it: {row.reason}" for row in resting]
-        serving = {row.id for row in rows if row.phase == Phase.RUNNING}
-        # One of several that crashed too often rests until somebody restarts the instance; its last words are kept.
-        given_up = {r.resource_name for r in replicas if r.instance_id in serving and is_given_up(r)}
-        live = {(r.resource_name, r.boot_token) for r in replicas if r.instance_id in serving and not is_given_up(r)}
-        there = {(name, status.boot_token) for name, status in present.items() if name not in given_up}
-        trouble += [f"{name} is there and no live row wants it" for name, _ in there - live]
-        trouble += [f"{name} is wanted and not there" for name, _ in live - there]
-        for row in rows:
-            if row.phase == Phase.RUNNING:
-                trouble += self._unsettled_fleet(row, [r for r in replicas if r.instance_id == row.id])
-        for name, status in present.items():
-            expected = ReplicaState.EXITED if name in given_up else ReplicaState.RUNNING
-            trouble += [f"{name} is {status.state}"] if status.state is not expected else []
-        return trouble
-
-    def _unsettled_fleet(self, row: Instance, own: list[Replica]) -> list[str]:
-        well = [replica for replica in own if not is_given_up(replica)]
-        trouble = [f"replica {r.ordinal}: {r.condition}" for r in well if not r.ready or r.retiring_since is not None]
-        if len(well) < len(own):
-            return trouble  # a newcomer that does not come up has stopped the roll: the old ones serve on
-        if len(own) != row.replica_count:
-            trouble.append(f"{len(own)} of {row.replica_count} replicas: {row.reason}")
-        return trouble + [f"replica {r.ordinal} is old" for r in own if r.generation != row.generation]
 
     def _nothing_is_billed_that_rests(self) -> None:
         def costs() -> dict[UUID, float]:
             items = service.list_instances(self.world.context, self.world.principal).items
-            return {item.id: item.cost_so_far for item in items if item.phase in _RESTING}
+            return {item.id: item.cost_so_far for item in items if item.phase in RESTING}
 
         before = costs()
         self.world.clock.advance(3600)
@@ -423,13 +389,6 @@ class Histories(RuleBasedStateMachine):
         self.world.excuse_instance(instance_id, f"asked to {wish}")
         self._start(f"web: {wish}", ask, points)
 
-    def _confirm_losses(self) -> None:
-        """An administrator looks at what the brake holds back."""
-        world = self.world
-        for name, provider in world.context.providers.items():
-            if brake.judge(world.context, provider).on:
-                brake.confirm_loss(world.context, world.principal, name)
-
     def _start(self, title: str, work: Callable[[], object], points: int) -> None:
         if len(self.processes) >= 4:
             self.processes.pop(0).resume(_TO_THE_END)
@@ -437,13 +396,6 @@ class Histories(RuleBasedStateMachine):
         self.processes.append(process)
         process.resume(points)
         self.processes = [process for process in self.processes if not process.done]
-
-    def _pause_s(self) -> float:
-        """Seconds until something may be due: never longer than schedulers wait when all is well."""
-        now = self.world.clock.now()
-        due = [row.next_attempt_at for row in self.world.rows() if row.next_attempt_at is not None]
-        soonest = min(((when - now).total_seconds() for when in due), default=10.0)
-        return min(10.0, max(3.0, soonest))
 
 
 def run(template: Path, schedules: int, *, derandomize: bool) -> None:

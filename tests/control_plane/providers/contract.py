@@ -7,6 +7,7 @@ A provider's test module derives a class from :class:`ProviderContract` and give
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -176,6 +177,15 @@ class ProviderContract:
     def test_a_delete_ends_what_does_not_want_to_end(self, site: Site, name: str) -> None:
         with replica(site, name, ignore_sigterm=True):
             site.provider.delete(name, grace_s=1)
+            eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
+
+    def test_an_order_to_delete_that_comes_late_leaves_another_boot_alone(self, site: Site, name: str) -> None:
+        with replica(site, name) as status:
+            site.provider.delete(name, boot_token="boot-0", grace_s=1)
+            time.sleep(2)
+            assert site.provider.find(name).state is ReplicaState.RUNNING
+            assert boot_at(status.url) == "boot-1"
+            site.provider.delete(name, boot_token="boot-1", grace_s=1)
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
 
     def test_what_cannot_work_is_refused(self, site: Site, name: str) -> None:

@@ -98,11 +98,14 @@ def list_owned(host: Host, request: Json) -> list[Json]:
 
 
 def delete(host: Host, request: Json) -> bool:
-    """Begin to end a replica, forget one that has ended; whether there was one."""
+    """Begin to end a replica, forget one that has ended, leave another boot; whether there was one of the name."""
     folder = host.folder(request["name"])
     with host.locked():
-        if status_of(host, folder, request["owner"]) is None:
+        present = status_of(host, folder, request["owner"])
+        if present is None:
             return False
+        if request["boot_token"] not in {None, present["boot_token"]}:
+            return True
         if watched(folder):
             write_json(folder / "stop.json", {"grace_s": float(request["grace_s"])})
         else:
