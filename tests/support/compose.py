@@ -70,12 +70,23 @@ def compose_up(podman: Podman, folder: Path) -> Iterator[Compose]:
         "SLIPWAY_DIR": str(folder),
         "DOCKER_BRIDGE_ADDRESS": podman.publish_address,
     }
-    _run(podman, environment, program, "up", "--detach", "--no-build")
+    _up(podman, environment, program)
     trust = ssl.create_default_context(cadata=_authority(podman, environment, program))
     transport = _Here(podman.publish_address, trust)
     with httpx.Client(base_url="https://localhost", transport=transport, timeout=60) as client:
         eventually(lambda: _answers(client), "Slipway answers behind Caddy", 120)
         yield Compose(podman, environment, program, client)
+
+
+def _up(podman: Podman, environment: dict[str, str], program: Path) -> None:
+    """Podman 4.3 may lose a container out of its sight while it starts another that needs it: ``up`` again goes on."""
+    for attempt in range(3):
+        try:
+            _run(podman, environment, program, "up", "--detach", "--no-build")
+            return
+        except RuntimeError as error:
+            if attempt == 2 or "generating dependency graph" not in str(error):
+                raise
 
 
 def _authority(podman: Podman, environment: dict[str, str], program: Path) -> str:
