@@ -41,8 +41,9 @@ def make_celery(settings: Settings) -> Celery:
             "unacked_restore_throttle": 1,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            # A web request must not hang because the broker is away: the sweep finds the row.
+            **{"max_retries": 1, "interval_start": 0.0},
         },
-        # A web request must not hang because the broker is away: the sweep finds the row.
         task_publish_retry=False,
         timezone="UTC",
         beat_schedule={

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from control_plane.celery_app import ROUTINE, URGENT, celery_app, hints_waiting, make_celery
 from control_plane.instances import tasks
 from control_plane.settings import Settings
 from tests.support.instances import Plant
 from tests.support.redis import running_redis
+from tests.support.slipway import free_port
 
 
 @pytest.fixture
@@ -76,3 +78,14 @@ def test_ticks_that_piled_up_are_one_sweep(plant: Plant) -> None:
     for _ in range(50):
         tasks.sweep()
     assert plant.hints == [("instances.reconcile", launched.id)]
+
+
+def test_a_broker_that_is_away_keeps_nobody_waiting(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_celery(
+        Settings(data_dir=plant.context.settings.data_dir, broker_url=f"redis://127.0.0.1:{free_port()}/0")
+    )
+    slept: list[float] = []
+    monkeypatch.setattr("kombu.utils.functional.sleep", slept.append)
+    with pytest.raises(OperationalError):
+        app.send_task("instances.reconcile", args=["any"])
+    assert sum(slept) == 0
