@@ -23,6 +23,15 @@ _UID = 10001
 _GID = 4242
 #: Where the daemon's socket is for the containers; the sandbox's own /run.
 _SOCKET = "/run/docker.sock"
+#: Podman, with its own places. podman-compose starts things in order, and also tells Podman what requires what; there
+#: Podman 4.3 fails, because it would start what has ended, as a migration has, together with its dependents.
+_PROGRAM = """#!/bin/sh
+for argument; do
+    shift
+    case "$argument" in --requires=*) ;; *) set -- "$@" "$argument" ;; esac
+done
+exec {podman} "$@"
+"""
 
 
 @dataclass
@@ -61,7 +70,7 @@ def compose_up(podman: Podman, folder: Path) -> Iterator[Compose]:
     daemon.chmod(0o660)
     podman.sandbox.run(["ln", "-s", str(daemon), _SOCKET])
     program = podman.folder / "podman"
-    program.write_text("\n".join(["#!/bin/sh", f'exec {" ".join(podman.argv())} "$@"', ""]))
+    program.write_text(_PROGRAM.format(podman=" ".join(podman.argv())))
     program.chmod(0o755)
     environment = podman.environment | {
         "SLIPWAY_SECRET_KEY": secrets.token_hex(32),
@@ -70,23 +79,12 @@ def compose_up(podman: Podman, folder: Path) -> Iterator[Compose]:
         "SLIPWAY_DIR": str(folder),
         "DOCKER_BRIDGE_ADDRESS": podman.publish_address,
     }
-    _up(podman, environment, program)
+    _run(podman, environment, program, "up", "--detach", "--no-build")
     trust = ssl.create_default_context(cadata=_authority(podman, environment, program))
     transport = _Here(podman.publish_address, trust)
     with httpx.Client(base_url="https://localhost", transport=transport, timeout=60) as client:
         eventually(lambda: _answers(client), "Slipway answers behind Caddy", 120)
         yield Compose(podman, environment, program, client)
-
-
-def _up(podman: Podman, environment: dict[str, str], program: Path) -> None:
-    """Podman 4.3 may lose a container out of its sight while it starts another that needs it: ``up`` again goes on."""
-    for attempt in range(3):
-        try:
-            _run(podman, environment, program, "up", "--detach", "--no-build")
-            return
-        except RuntimeError as error:
-            if attempt == 2 or "generating dependency graph" not in str(error):
-                raise
 
 
 def _authority(podman: Podman, environment: dict[str, str], program: Path) -> str:
