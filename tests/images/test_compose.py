@@ -44,7 +44,8 @@ def test_from_the_link_to_an_answer(compose: Compose) -> None:
     made = client.post("/api/v1/setup", json=person)
     assert made.status_code == 201, made.text
     client.headers["X-CSRF-Token"] = made.json()["csrf_token"]
-    key = client.post("/api/v1/keys", json={"name": "test"}).json()["key"]
+    key = client.post("/api/v1/keys", json={"name": "test"})
+    assert key.status_code == 201, key.text
 
     body = {"model": "slipway/starter", "name": "starter", "hardware": "docker-cpu"}
     launched = client.post("/api/v1/instances", json=body)
@@ -59,7 +60,9 @@ def test_from_the_link_to_an_answer(compose: Compose) -> None:
         return bool(now["phase"] == phase)
 
     eventually(lambda: phase_is("running"), f"it runs ({said[-3:]})", 180)
-    api = OpenAI(base_url=client.get(path).json()["api_url"], api_key=key, max_retries=0, http_client=client)
+    api = OpenAI(
+        base_url=client.get(path).json()["api_url"], api_key=key.json()["key"], max_retries=0, http_client=client
+    )
     question = [{"role": "user", "content": "Hello"}]
     answer = api.chat.completions.create(model="slipway/starter", messages=question, max_tokens=8)
     assert answer.choices[0].message.content

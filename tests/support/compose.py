@@ -56,9 +56,15 @@ class _Here(httpx.HTTPTransport):
         self._address = address
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.url = request.url.copy_with(host=self._address)
-        request.extensions = {**request.extensions, "sni_hostname": "localhost"}
-        return super().handle_request(request)
+        return super().handle_request(
+            httpx.Request(
+                request.method,
+                request.url.copy_with(host=self._address),
+                headers=request.headers,
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": "localhost"},
+            )
+        )
 
 
 @contextmanager
