@@ -33,6 +33,8 @@ class DockerSettings(BaseModel):
     docker_cert_path: Path | None = None
     #: The image that replicas run; its entry point slipway-serve is on the PATH.
     docker_serving_image: str = "slipway/serving-image:latest"
+    #: Where the serving image has the models that come with Slipway: NAME/model in this folder.
+    docker_bundled_models: str = "/opt/slipway/src"
     #: The user and group that engines run as: two numbers.
     docker_user: str = "10001:10001"
     #: The Docker host's address at which replicas are reached; the default is where its API is, loopback for a socket.

@@ -60,6 +60,10 @@ class Weights:
     commit_sha: str | None
     path: Path | None
 
+    def bundled_in(self, folder: str) -> str | None:
+        """Where an image has them that carries the models that come with Slipway in ``folder``; None for others."""
+        return None if self.commit_sha else f"{folder}/{self.model.rpartition('/')[2]}/model"
+
 
 @dataclass(frozen=True)
 class Limits:

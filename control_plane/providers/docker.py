@@ -61,14 +61,15 @@ class DockerProvider:
     def create(self, spec: ReplicaSpec) -> ReplicaStatus:
         """Start a replica, or return the one that already has this name. It is pending while its image is pulled, and
         while no device has room for it."""
-        weights = body.checked(spec, self._options.user)
+        body.check(spec)
+        model = body.model_of(spec.weights, self._options)
         with self._creating(spec.name), self._connection.client() as client:
             present = self._find(client, spec.name)
             if present is not None and not present.runs and present.boot_token != spec.boot_token:
                 self._remove(client, present)
                 present = None
             if present is None:
-                made = self._make(client, spec, weights)
+                made = self._make(client, spec, model)
                 if isinstance(made, str):
                     return self._wait(spec, made)
                 present = made
@@ -122,7 +123,7 @@ class DockerProvider:
         container = _inspect(client, name)
         return container if container and container.owner == self._options.owner else None
 
-    def _make(self, client: APIClient, spec: ReplicaSpec, weights: Path) -> Container | str:
+    def _make(self, client: APIClient, spec: ReplicaSpec, model: body.Model) -> Container | str:
         """Create the container, or say what has to be waited for.
 
         :raises ProviderError: it cannot be started here.
@@ -135,7 +136,7 @@ class DockerProvider:
         if isinstance(chosen, gpus.NoRoom):
             return chosen.reason
         network = ensure_network(client, self._options, podman=podman)
-        config = body.container_body(spec, weights, self._options, network=network, devices=chosen)
+        config = body.container_body(spec, model, self._options, network=network, devices=chosen)
         try:
             client.create_container_from_config(config, spec.name)
         except APIError as error:

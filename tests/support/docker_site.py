@@ -58,7 +58,7 @@ class DockerSite:
         return ReplicaSpec(
             name=name,
             owner=self.owner,
-            weights=Weights("org/model", None, model),
+            weights=Weights("org/model", "ab" * 20, model),
             served_model_name="org/model",
             hardware_id="docker-cpu",
             api_key=KEY,

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from control_plane.providers.base import ProviderError, ReplicaSpec
+from control_plane.providers.base import ProviderError, ReplicaSpec, Weights
 from control_plane.providers.docker_api.options import DockerOptions
 from control_plane.providers.engine_flags import check_name, check_options, engine_flags
 
@@ -33,33 +33,39 @@ _PIDS = 4096
 _SCRATCH = f"rw,exec,nosuid,nodev,mode=1777,size={2 * _GIB}"
 
 
-class WeightsMount(NamedTuple):
-    """``source`` on the Docker host is what the container has at ``/weights``; ``model`` is the folder in there."""
+class Model(NamedTuple):
+    """``folder`` is where the container has the model, ``source`` what of the Docker host has to be at ``/weights``."""
 
-    source: Path
-    model: str
+    folder: str
+    source: Path | None
 
 
-def weights_mount(path: Path) -> WeightsMount:
-    """A snapshot's files are links to ``../../blobs``: the model's whole folder has to be there for them to resolve."""
+def model_of(weights: Weights, options: DockerOptions) -> Model:
+    """Where an engine finds its weights.
+
+    A snapshot's files are links to ``../../blobs``: the model's whole folder has to be there for them to resolve. What
+    comes with Slipway is in the image, for the Docker host may not see this process's own files.
+
+    :raises ProviderError: they are not there, or engines may not read them.
+    """
+    if folder := weights.bundled_in(options.bundled_models):
+        return Model(folder, None)
+    path = weights.path
+    if path is None or not path.is_dir():
+        raise ProviderError(f"the model folder {path} is not there", "Start again: weights come first.")
+    _check_readable(path, *map(int, options.user.split(":")))
     if path.parent.name == "snapshots":
-        return WeightsMount(path.parent.parent, f"{_WEIGHTS}/snapshots/{path.name}")
-    return WeightsMount(path, _WEIGHTS)
+        return Model(f"{_WEIGHTS}/snapshots/{path.name}", path.parent.parent)
+    return Model(_WEIGHTS, path)
 
 
-def checked(spec: ReplicaSpec, user: str) -> Path:
-    """The folder of the weights of ``spec``, if a Docker host could start it at all.
+def check(spec: ReplicaSpec) -> None:
+    """Refuse what no Docker host could start.
 
-    :param user: whom the engine runs as, as ``uid:gid``.
-
-    :raises ProviderError: none could; says why.
+    :raises ProviderError: says why.
     """
     check_name(spec.name)
     check_options(spec)
-    if spec.weights.path is None or not spec.weights.path.is_dir():
-        raise ProviderError(f"the model folder {spec.weights.path} is not there", "Start again: weights come first.")
-    _check_readable(spec.weights.path, *map(int, user.split(":")))
-    return spec.weights.path
 
 
 def _check_readable(folder: Path, uid: int, gid: int) -> None:
@@ -72,14 +78,12 @@ def _check_readable(folder: Path, uid: int, gid: int) -> None:
 
 
 def container_body(
-    spec: ReplicaSpec, path: Path, options: DockerOptions, *, network: str, devices: tuple[str, ...]
+    spec: ReplicaSpec, model: Model, options: DockerOptions, *, network: str, devices: tuple[str, ...]
 ) -> dict[str, Any]:
     """The body. It carries no secret: the key follows in a file (:func:`key_archive`).
 
-    :param path: the folder of the weights.
     :param devices: ids of the GPUs that it gets.
     """
-    mount = weights_mount(path)
     labels = {OWNER_LABEL: spec.owner, BOOT_LABEL: spec.boot_token, MEMORY_LABEL: str(spec.memory_bytes)}
     if devices:
         labels[DEVICES_LABEL] = ",".join(devices)
@@ -87,7 +91,7 @@ def container_body(
         "Image": options.image,
         "User": options.user,
         "Entrypoint": ["slipway-serve"],
-        "Cmd": [mount.model, *_flags(spec)],
+        "Cmd": [model.folder, *_flags(spec)],
         "Env": [
             "HF_HUB_OFFLINE=1",  # weights are here already; an engine has no reason to talk to the hub
             "PYTHONUNBUFFERED=1",
@@ -98,7 +102,7 @@ def container_body(
         "ExposedPorts": {PORT: {}},
         "Volumes": {SECRETS: {}},
         "Healthcheck": {"Test": ["NONE"]},  # the control plane probes; Podman would never run it
-        "HostConfig": _host_config(spec, mount.source, options, network=network) | _gpus(devices),
+        "HostConfig": _host_config(spec, model.source, options, network=network) | _gpus(devices),
     }
 
 
@@ -112,13 +116,13 @@ def _flags(spec: ReplicaSpec) -> list[str]:
     )
 
 
-def _host_config(spec: ReplicaSpec, source: Path, options: DockerOptions, *, network: str) -> dict[str, Any]:
+def _host_config(spec: ReplicaSpec, source: Path | None, options: DockerOptions, *, network: str) -> dict[str, Any]:
     memory = spec.limits.memory_bytes or options.memory_bytes or 0
     cpus = spec.limits.cpus or options.cpus or 0
     config = {
         "NetworkMode": network,
         "PortBindings": {PORT: [{"HostIp": options.publish_address, "HostPort": ""}]},
-        "Mounts": [{"Type": "bind", "Source": str(source), "Target": _WEIGHTS, "ReadOnly": True}],
+        "Mounts": [{"Type": "bind", "Source": str(source), "Target": _WEIGHTS, "ReadOnly": True}] if source else [],
         "Tmpfs": {"/tmp": _SCRATCH, _CACHE: _SCRATCH},  # noqa: S108 (of the container)
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],

@@ -38,6 +38,7 @@ class DockerOptions:
     host: str
     owner: str
     image: str
+    bundled_models: str
     instances_dir: Path
     run_dir: Path
     certificates: Path | None = None
@@ -70,6 +71,7 @@ class DockerOptions:
             host=settings.docker_host,
             owner=installation_id(settings),
             image=settings.docker_serving_image,
+            bundled_models=settings.docker_bundled_models,
             instances_dir=settings.instances_dir,
             run_dir=settings.run_dir,
             certificates=settings.docker_cert_path,

@@ -71,11 +71,6 @@ def port_of(options: ClusterOptions, name: str) -> int:
     return host_port(name) if options.access == "host" else _PORT
 
 
-def bundled(spec: ReplicaSpec) -> bool:
-    """Whether the weights come inside the serving image."""
-    return spec.weights.commit_sha is None
-
-
 def check(name: str, boot_token: str) -> None:
     """Refuse what could not become the name or a label of an object.
 
@@ -102,7 +97,7 @@ def stateful_set(spec: ReplicaSpec, options: ClusterOptions) -> Json:
         "readinessProbe": probe("/ready", port, every_s=2, failures=3),
     }
     pod = confined(options, container, secret=companion(spec.name, spec.boot_token), offline=True)
-    if not bundled(spec):
+    if spec.weights.commit_sha:
         mount_weights(pod, options, read_only=True)
     pod |= {
         "nodeSelector": options.node_selector | _product_selector(spec.hardware_id),
@@ -208,8 +203,8 @@ def _engine_arguments(spec: ReplicaSpec, options: ClusterOptions, port: int) -> 
         api_key_file=f"{SECRETS}/secret",
         device="cuda" if spec.accelerator_count else "cpu",
     )
-    if bundled(spec):
-        return [f"{options.bundled_models}/{spec.weights.model.rpartition('/')[2]}/model", *flags]
+    if model := spec.weights.bundled_in(options.bundled_models):
+        return [model, *flags]
     return [spec.weights.model, f"--revision={spec.weights.commit_sha or ''}", *flags]
 
 

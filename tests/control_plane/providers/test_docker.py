@@ -116,6 +116,17 @@ class TestConfinement:
         with pytest.raises(ProviderError, match=r"user 10001, who may not read .*model\.safetensors"):
             site.provider.create(spec)
 
+    def test_what_comes_with_slipway_is_in_the_image(self, site: DockerSite, name: str) -> None:
+        """The control plane may run in a container, of whose files the Docker host knows nothing."""
+        mine_alone = Weights("slipway/starter", None, Path("/only/here"))
+        site.provider.create(replace(site.spec(name, "boot-1"), weights=mine_alone))
+        try:
+            container = site.inspect(name)
+            assert container["Config"]["Cmd"][0] == "/opt/slipway/src/starter/model"
+            assert not [mount for mount in container["Mounts"] if mount["Type"] == "bind"]
+        finally:
+            remove(site.provider, name)
+
     def test_links_into_the_cache_resolve(self, site: DockerSite, name: str) -> None:
         model = site.folder / f"models--org--{name}"
         blob = model / "blobs" / "e7a6"
