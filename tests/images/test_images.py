@@ -35,6 +35,7 @@ def inside(podman: Podman, image: str, script: str) -> str:
 
 def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_image: str) -> None:
     found = inspect(builder, serving_image)
+    print(f"\n{serving_image}: {found['Size'] / GB:.2f} GB")
     assert found["Size"] <= 1.5 * GB
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Entrypoint"] == ["slipway-serve"]
@@ -51,6 +52,7 @@ def test_the_serving_image_is_small_and_unprivileged(builder: Podman, serving_im
 
 def test_the_control_plane_image_has_every_role_and_no_model_library(builder: Podman, control_plane_image: str) -> None:
     found = inspect(builder, control_plane_image)
+    print(f"\n{control_plane_image}: {found['Size'] / GB:.2f} GB")
     assert found["Size"] <= 0.6 * GB
     assert found["Config"]["User"] == "10001:10001"
     said = inside(
