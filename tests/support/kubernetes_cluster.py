@@ -173,6 +173,10 @@ class Cluster:
         conditions = (node.get("status") or {}).get("conditions") or []
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
+    def schedulable(self, name: str) -> bool:
+        """Whether nothing keeps pods from a node."""
+        return not (self.admin.get(f"/api/v1/nodes/{name}") or {}).get("spec", {}).get("taints")
+
 
 @contextmanager
 def running_cluster(images: Sequence[Path]) -> Iterator[Cluster]:
@@ -185,6 +189,7 @@ def running_cluster(images: Sequence[Path]) -> Iterator[Cluster]:
             cluster = Cluster(sandbox, folder, folder / "admin.kubeconfig")
             _start_control_plane(cluster)
             _start_nodes(cluster, [pause_image(folder), *images])
+            _start_controllers(cluster)
             yield cluster
         eventually(lambda: not psutil.pid_exists(sandbox.init_pid), "the sandbox's init is reaped")
         remove_cgroups()
@@ -201,7 +206,11 @@ def _start_control_plane(cluster: Cluster) -> None:
     cluster.kubeconfig = cluster.kubeconfig_of(token, "admin")
     cluster.start("etcd", f"--data-dir={cluster.folder / 'etcd'}", "--unsafe-no-fsync")
     cluster.start_api_server()
-    kubeconfig = f"--kubeconfig={cluster.kubeconfig}"
+
+
+def _start_controllers(cluster: Cluster) -> None:
+    """When nodes are ready: 1.20 never evicts from one that it has first seen not ready, alone in its cluster."""
+    pki, kubeconfig = cluster.folder / "pki", f"--kubeconfig={cluster.kubeconfig}"
     cluster.start(
         "kube-controller-manager",
         kubeconfig,
@@ -218,6 +227,8 @@ def _start_control_plane(cluster: Cluster) -> None:
         "kube-scheduler", kubeconfig, "--bind-address=127.0.0.1", "--port=0", f"--cert-dir={pki / 'scheduler'}",
         "--leader-elect=false",
     )  # fmt: skip
+    for node in cluster.nodes:
+        eventually(lambda name=node.name: cluster.schedulable(name), f"{node.name} takes pods", 60)
 
 
 def _write_key(path: Path) -> None:
