@@ -21,7 +21,7 @@ test-kubernetes:  ## The kubernetes provider and the Helm chart on a real cluste
 	@scripts/kubernetes-binaries
 	.venv/bin/python -m pytest tests/kubernetes
 
-test-images:  ## Both images built by Podman, and one run by the docker provider (four minutes; root, package indexes)
+test-images:  ## Both images built by Podman, one run by the docker provider, and compose brought up whole (six minutes; root, package indexes)
 	@scripts/setup dev
 	.venv/bin/python -m pytest tests/images
 
