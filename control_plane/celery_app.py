@@ -42,7 +42,8 @@ def make_celery(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 10,
             # A web request must not hang because the broker is away: the sweep finds the row.
-            **{"max_retries": 1, "interval_start": 0.0},
+            "max_retries": 1,
+            "interval_start": 0.0,
         },
         task_publish_retry=False,
         timezone="UTC",

@@ -74,7 +74,10 @@ def make_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         options = {
             # A server that is cut off must be noticed within seconds: whoever waits could go on without it.
-            **{"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5},
+            "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
             # Text comes as text, also from a database that was made without an encoding.
             "client_encoding": "UTF8",
         }

@@ -196,7 +196,7 @@ class Provider(Protocol):
         """Everything here that carries our owner tag, whether our database knows it or not."""
         ...
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end a replica and return: it drains, is killed after ``grace_s`` seconds at the latest, and is then
         absent. Deleting what is absent, or is on its way out, is fine.
 

@@ -97,7 +97,7 @@ class DockerProvider:
                     found.append(container.status(now=now))
         return found
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end a replica and return; a thread waits for it. Deleting what is absent is fine."""
         if boot_token in {None, self._waiting_note(name).get("boot_token")}:
             self._waiting_file(name).unlink(missing_ok=True)

@@ -125,7 +125,7 @@ class KubernetesProvider:
             for workload in self._api.items(path, labelSelector=selector)
         ]
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Let a replica drain, end it after ``grace_s`` seconds at the latest. Deleting what is absent is fine."""
         found = self._find(name)
         if found is None or boot_token not in {None, found.workload["metadata"]["labels"].get(BOOT)}:

@@ -84,7 +84,7 @@ class LocalProvider:
         """Every replica of the local host: it serves one data folder, so all are ours."""
         return [wire.status_from_json(value) for value in self._call("list")]
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Let a replica drain, end it after ``grace_s`` seconds at the latest. Deleting what is absent is fine."""
         self._call("delete", name=name, boot_token=boot_token, grace_s=grace_s)
 

@@ -152,7 +152,7 @@ class SlurmProvider:
         statuses = (self._status(self._shared.replica(name), name, ours.get(name, [])) for name in names)
         return [status for status in statuses if status.state is not ReplicaState.ABSENT]
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Let a replica drain: its job ends the engine, and Slurm is asked to where the job does not."""
         folder, jobs = self._shared.replica(name), [job for job in self._jobs(name) if job.live]
         boot = folder.boot()

@@ -156,7 +156,7 @@ class SshProvider:
         _raise_first(answers)
         return [_status(host, entry, entry["name"]) for host, found in answers for entry in found]
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end a replica and return."""
         self._ask_where_it_is("delete", name, owner=self._owner, boot_token=boot_token, grace_s=grace_s)
 

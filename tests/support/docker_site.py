@@ -164,7 +164,7 @@ def _work_until_killed(call: str, site: DockerSite, spec: ReplicaSpec, delete_gr
     if delete_grace_s is None:
         provider.create(spec)
     else:
-        provider.delete(spec.name, grace_s=delete_grace_s)
+        provider.delete(spec.name, boot_token=None, grace_s=delete_grace_s)
     if call:
         threading.Event().wait(60)  # for the thread that makes the call
     die()

@@ -65,7 +65,7 @@ class FakeProvider:
     def list_owned(self) -> list[ReplicaStatus]:
         return list(self.replicas.values())
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         assert grace_s > 0, "requests in flight are given time"
         self._fail(self.fail_before["delete"])
         present = self.replicas.get(name)

@@ -110,7 +110,7 @@ class InterruptibleProvider(FakeProvider):
         reach("after list")
         return statuses
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         reach("before delete")
         self._world.before_delete(name, boot_token)
         super().delete(name, boot_token=boot_token, grace_s=grace_s)

@@ -55,7 +55,7 @@ class Calls(Protocol):
         """What carries an owner's tag."""
         ...
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end it."""
         ...
 
@@ -102,7 +102,7 @@ class LocalCalls:
         self._end(fault)
         return owned
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """See :class:`Calls`."""
         fault = self._begin(Operation.DELETE)
         self._place.delete(name, boot_token=boot_token, grace_s=grace_s)

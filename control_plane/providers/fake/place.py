@@ -141,7 +141,7 @@ class Place:
         with self._lock:
             self._late.append((self.now() + seconds, spec))
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end ``name``, if that is the boot meant; an order that was given is not given anew."""
         with self._lock:
             self._settle()

@@ -49,7 +49,7 @@ class FakeProvider:
         """Everything of this installation."""
         return self._calls.list_owned(self._owner)
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end a replica."""
         self._calls.delete(name, boot_token=boot_token, grace_s=grace_s)
 

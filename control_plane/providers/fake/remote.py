@@ -56,7 +56,7 @@ class RemoteCalls:
         """What carries an owner's tag."""
         return _STATUSES.validate_python(self._ask("GET", f"/api/replicas?owner={quote(owner)}"))
 
-    def delete(self, name: str, *, boot_token: str | None = None, grace_s: float) -> None:
+    def delete(self, name: str, *, boot_token: str | None, grace_s: float) -> None:
         """Begin to end it."""
         boot = f"&boot_token={quote(boot_token)}" if boot_token else ""
         self._ask("DELETE", f"{_path(name)}?grace_s={grace_s:g}{boot}")

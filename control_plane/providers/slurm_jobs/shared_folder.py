@@ -115,7 +115,7 @@ class ReplicaFolder:
     def boot(self) -> Boot | None:
         """The present boot; None where there is none, or it was deleted."""
         value = self._read(self.path / "boot.json")
-        return Boot(**value) if value and value["token"] is not None else None
+        return Boot(value["token"], value["owner"], value["labels"]) if value and value["token"] is not None else None
 
     def boot_folder(self, token: str) -> Path:
         """Where the files of one boot are."""

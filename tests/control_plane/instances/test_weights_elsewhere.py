@@ -11,6 +11,7 @@ from control_plane.downloads import agent_driver, agents
 from control_plane.downloads.agent_schemas import AgentEnd, AgentReport
 from control_plane.downloads.tables import Download, DownloadState
 from control_plane.instances import service
+from control_plane.instances.schemas import InstanceView
 from control_plane.keys import agent_token
 from control_plane.providers.base import FetchSpec, ReplicaStatus, WeightsMissing
 from tests.hub.models import tiny_llama
@@ -37,6 +38,14 @@ def plant(plant: Plant) -> Plant:
     plant.provider = Elsewhere()
     plant.context.providers["fake"] = plant.provider  # type: ignore[index] (a dict, as the plant makes it)
     return plant
+
+
+@pytest.fixture
+def launched(plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstanceView:
+    """An instance whose weights an agent is to bring."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    publish(hub, tmp_path / "tiny", "org/tiny")
+    return plant.run_until(plant.launch("org/tiny").id, "downloading")
 
 
 def publish(hub: HubServer, folder: Path, model: str, *, template: bool = True) -> None:
@@ -100,12 +109,8 @@ def test_two_instances_share_what_one_agent_brings_and_pay_nothing_meanwhile(
 
 
 def test_what_has_vanished_from_the_provider_s_storage_is_fetched_again_at_the_next_start(
-    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plant: Plant, launched: InstanceView
 ) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    publish(hub, tmp_path / "tiny", "org/tiny")
-    launched = plant.launch("org/tiny")
-    plant.run_until(launched.id, "downloading")
     deliver(plant)
     first_agent = download_of(plant).boot_token
     plant.provider.fail_before["create"].append(WeightsMissing("the folder is not there", "Start again."))
@@ -140,13 +145,7 @@ def test_the_catalog_s_template_reaches_an_engine_whose_files_cannot_be_looked_i
     assert options.get("chat-template") == (None if has_its_own else "baichuan2")
 
 
-def test_an_agent_that_fails_is_the_instances_reason(
-    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    publish(hub, tmp_path / "tiny", "org/tiny")
-    launched = plant.launch("org/tiny")
-    plant.run_until(launched.id, "downloading")
+def test_an_agent_that_fails_is_the_instances_reason(plant: Plant, launched: InstanceView) -> None:
     agent_driver.drive(plant.context, download_of(plant).id)
     end = AgentEnd(reason="the disk is full; what was fetched is kept", next_step="Free space there.")
     report(plant, end=end.model_dump())
@@ -155,13 +154,7 @@ def test_an_agent_that_fails_is_the_instances_reason(
     assert failed.next_step == "Free space there."
 
 
-def test_terminating_ends_the_agent_too(
-    plant: Plant, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    publish(hub, tmp_path / "tiny", "org/tiny")
-    launched = plant.launch("org/tiny")
-    plant.run_until(launched.id, "downloading")
+def test_terminating_ends_the_agent_too(plant: Plant, launched: InstanceView) -> None:
     agent_driver.drive(plant.context, download_of(plant).id)
     assert len(plant.provider.replicas) == 1
     service.terminate(plant.context, plant.principal, launched.id)

@@ -74,7 +74,7 @@ def remove(provider: Provider, name: str) -> None:
     """Delete a replica and wait until it is gone."""
 
     def gone() -> bool:
-        provider.delete(name, grace_s=1)
+        provider.delete(name, boot_token=None, grace_s=1)
         return provider.find(name).state is ReplicaState.ABSENT
 
     eventually(gone, f"{name} is gone", 60)
@@ -109,7 +109,7 @@ class ProviderContract:
                 assert client.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
         assert site.provider.find(name).state is ReplicaState.ABSENT
         assert boot_at(status.url) is None
-        site.provider.delete(name, grace_s=1)
+        site.provider.delete(name, boot_token=None, grace_s=1)
 
     def test_creating_it_twice_gives_one(self, site: Site, name: str) -> None:
         with replica(site, name) as first:
@@ -149,7 +149,7 @@ class ProviderContract:
         with replica(site, name, exit_code=3, message="the last words") as status:
             assert (status.state, status.exit_code, status.boot_token) == (ReplicaState.EXITED, 3, "boot-1")
             eventually(lambda: "the last words" in site.provider.logs(name, tail_bytes=4096), "the log is complete")
-            site.provider.delete(name, grace_s=1)
+            site.provider.delete(name, boot_token=None, grace_s=1)
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is forgotten", 30)
             site.provider.create(site.spec(name, "boot-2"))
             assert wait_until(site.provider, name, ReplicaState.RUNNING).boot_token == "boot-2"
@@ -170,13 +170,13 @@ class ProviderContract:
             with httpx.stream("POST", url, json=body, headers=headers, timeout=30, trust_env=False) as answer:
                 lines = answer.iter_lines()
                 assert next(lines)
-                site.provider.delete(name, grace_s=20)
+                site.provider.delete(name, boot_token=None, grace_s=20)
                 assert "data: [DONE]" in list(lines)
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
 
     def test_a_delete_ends_what_does_not_want_to_end(self, site: Site, name: str) -> None:
         with replica(site, name, ignore_sigterm=True):
-            site.provider.delete(name, grace_s=1)
+            site.provider.delete(name, boot_token=None, grace_s=1)
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
 
     def test_an_order_to_delete_that_comes_late_leaves_another_boot_alone(self, site: Site, name: str) -> None:
@@ -220,7 +220,7 @@ class ProviderContract:
                     lambda: site.provider.find(name),
                     site.provider.list_owned,
                     lambda: site.provider.create(site.spec(name, "boot-1")),
-                    lambda: site.provider.delete(name, grace_s=1),
+                    lambda: site.provider.delete(name, boot_token=None, grace_s=1),
                 ):
                     with pytest.raises(ProviderUnavailable):
                         call()

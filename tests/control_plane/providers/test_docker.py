@@ -153,7 +153,7 @@ class TestOthers:
             client.create_container(IMAGE, name=name, entrypoint=["sleep", "600"])
             client.start(name)
             try:
-                site.provider.delete(name, grace_s=0)
+                site.provider.delete(name, boot_token=None, grace_s=0)
                 assert site.provider.find(name).state is ReplicaState.ABSENT
                 assert name not in names(site.provider.list_owned())
                 with pytest.raises(ProviderError, match="is taken by a container"):
@@ -164,7 +164,7 @@ class TestOthers:
 
     def test_another_installations_replica_is_left_alone(self, site: DockerSite, name: str) -> None:
         with replica(site, name) as status:
-            site.other_installation.delete(name, grace_s=0)
+            site.other_installation.delete(name, boot_token=None, grace_s=0)
             assert site.other_installation.find(name).state is ReplicaState.ABSENT
             assert site.provider.find(name) == status
 
@@ -186,7 +186,7 @@ class TestKilledWorkers:
     @pytest.mark.parametrize("site", ["dockerd"], indirect=True)
     def test_what_was_never_started_can_be_deleted(self, site: DockerSite, name: str) -> None:
         killed_before("start", site, site.spec(name, "boot-1"))
-        site.provider.delete(name, grace_s=30)
+        site.provider.delete(name, boot_token=None, grace_s=30)
         assert site.provider.find(name).state is ReplicaState.ABSENT
 
     def test_what_nobody_starts_is_lost(self, site: DockerSite, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ class TestKilledWorkers:
         wait_until(site.provider, name, ReplicaState.RUNNING)
         killed_before("wait", site, site.spec(name, "boot-1"), delete_grace_s=1.0)
         assert site.provider.find(name).state is ReplicaState.RUNNING
-        site.provider.delete(name, grace_s=1)
+        site.provider.delete(name, boot_token=None, grace_s=1)
         eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
 
     def test_an_engine_is_told_to_drain_once(self, site: DockerSite, name: str) -> None:
@@ -212,7 +212,7 @@ class TestKilledWorkers:
             with site.request_in_flight(status.url):
                 killed_before("wait", site, site.spec(name, "boot-1"), delete_grace_s=20.0)
                 for _ in range(3):
-                    site.provider.delete(name, grace_s=20)
+                    site.provider.delete(name, boot_token=None, grace_s=20)
                 eventually(lambda: "draining" in site.provider.logs(name, tail_bytes=4096), "it drains")
             eventually(lambda: site.provider.find(name).state is ReplicaState.ABSENT, "it is gone", 60)
         assert site.provider.logs(name, tail_bytes=4096).count("draining") == 1
@@ -281,7 +281,7 @@ class TestPull:
         killed_before("", pulling, spec)
         assert pulling.provider.find(name).state is ReplicaState.ABSENT
         assert pulling.provider.create(spec).state is ReplicaState.PENDING
-        pulling.provider.delete(name, grace_s=1)
+        pulling.provider.delete(name, boot_token=None, grace_s=1)
         assert pulling.provider.find(name).state is ReplicaState.ABSENT
         registry.open_gate()
         eventually(lambda: not _pulls(pulling), "the pull ends", 60)

@@ -171,7 +171,7 @@ def test_listing_and_finding_lag(place: Place, provider: FakeProvider, seconds: 
     assert provider.list_owned() == []
     seconds.now = 110
     assert [status.state for status in provider.list_owned()] == [ReplicaState.RUNNING]
-    provider.delete(SPEC.name, grace_s=1)
+    provider.delete(SPEC.name, boot_token=None, grace_s=1)
     assert place.present() == {}
     assert provider.find(SPEC.name).state is ReplicaState.RUNNING
     seconds.now = 112
@@ -183,14 +183,14 @@ def test_deletes_that_fail_are_forgotten_or_take_time(place: Place, provider: Fa
     provider.create(SPEC)
     place.faults.plan(Operation.DELETE, Fault(Trouble.UNANSWERED))
     with pytest.raises(ProviderUnavailable):
-        provider.delete(SPEC.name, grace_s=5)
+        provider.delete(SPEC.name, boot_token=None, grace_s=5)
     place.faults.deletes_are_ignored = True
-    provider.delete(SPEC.name, grace_s=5)
+    provider.delete(SPEC.name, boot_token=None, grace_s=5)
     seconds.now = 60
     assert provider.find(SPEC.name).state is ReplicaState.RUNNING
 
     place.faults = Faults(delete_takes_s=20)
-    provider.delete(SPEC.name, grace_s=5)
+    provider.delete(SPEC.name, boot_token=None, grace_s=5)
     seconds.now = 79
     assert provider.find(SPEC.name).state is ReplicaState.RUNNING
     seconds.now = 80
@@ -218,7 +218,7 @@ def test_what_finds_no_room_waits_or_is_refused(place: Place, provider: FakeProv
     with pytest.raises(ProviderError, match="no node of fake-gpu has 9 devices"):
         provider.create(replace(gpu, name="slipway-x-4", accelerator_count=9))
 
-    provider.delete("slipway-x-0", grace_s=1)
+    provider.delete("slipway-x-0", boot_token=None, grace_s=1)
     running = provider.find("slipway-x-2")
     assert (running.state, running.node) == (ReplicaState.RUNNING, "node-1")
 
@@ -233,7 +233,7 @@ def test_a_lost_node_and_its_return(place: Place, provider: FakeProvider) -> Non
     assert place.answer(SPEC.name) == ("boot-1", True)
 
     place.lose_node("node-1")
-    provider.delete(SPEC.name, grace_s=1)
+    provider.delete(SPEC.name, boot_token=None, grace_s=1)
     place.return_node("node-1")
     assert provider.list_owned() == [], "what was deleted meanwhile does not come back"
 
@@ -286,7 +286,7 @@ def test_events_and_faults_over_http() -> None:
         faults.plan(Operation.DELETE, Fault(Trouble.LOST_REPLY))
         remote.set_faults(faults)
         with pytest.raises(ProviderUnavailable, match="does not answer"):
-            provider.delete(SPEC.name, grace_s=1)
+            provider.delete(SPEC.name, boot_token=None, grace_s=1)
         assert provider.find(SPEC.name).state is ReplicaState.ABSENT
         with pytest.raises(ProviderError, match="is nothing here"):
             remote.happen("explode")

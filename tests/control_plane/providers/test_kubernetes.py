@@ -226,7 +226,7 @@ def test_a_silent_node_is_told_and_an_evicted_pod_is_lost(provider: KubernetesPr
     cluster.patch(PODS, pod, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z"}})
     assert (provider.find(NAME).state, provider.find(NAME).reason) == (LOST, told)
 
-    provider.delete(NAME, grace_s=30)
+    provider.delete(NAME, boot_token=None, grace_s=30)
     assert not cluster.exists(PODS, pod), "a node that cannot answer is not waited for"
     assert provider.find(NAME).state is ABSENT
 
@@ -275,13 +275,13 @@ def test_a_replica_without_its_node_is_lost(provider: KubernetesProvider, cluste
 
 def test_a_deletion_is_waited_for_and_shortened_by_none_but_us(provider: KubernetesProvider, cluster: Emulator) -> None:
     pod = start(cluster, provider)
-    provider.delete(NAME, grace_s=7.5)
+    provider.delete(NAME, boot_token=None, grace_s=7.5)
     assert cluster.get(PODS, pod)["metadata"]["deletionGracePeriodSeconds"] == 8
     assert (provider.find(NAME).state, provider.find(NAME).boot_token) == (RUNNING, "boot-1")
     assert provider.create(spec(boot_token="boot-2")).boot_token == "boot-1", "one at a time"
     cluster.remove_pod(NAME)
     assert provider.find(NAME).state is ABSENT
-    provider.delete(NAME, grace_s=7.5)
+    provider.delete(NAME, boot_token=None, grace_s=7.5)
 
 
 def test_only_what_is_ours_is_seen_and_touched(settings: Settings, cluster: Emulator) -> None:
@@ -290,7 +290,7 @@ def test_only_what_is_ours_is_seen_and_touched(settings: Settings, cluster: Emul
     pod = start(cluster, ours)
     assert theirs.list_owned() == []
     assert theirs.find(NAME).state is ABSENT
-    theirs.delete(NAME, grace_s=1)
+    theirs.delete(NAME, boot_token=None, grace_s=1)
     assert cluster.exists(SETS, NAME)
     assert cluster.exists(PODS, pod)
     (listed,) = ours.list_owned()
@@ -305,7 +305,7 @@ def test_logs_are_copied_and_outlive_the_pod(provider: KubernetesProvider, clust
     cluster.logs[pod] = first + "2026-01-01T00:00:00.000000002Z half a line\n"
     assert list(provider.follow_logs(NAME, offset=8)) == [(20, "half a line\n")]
     assert list(provider.follow_logs(NAME, offset=20)) == []
-    provider.delete(NAME, grace_s=1)
+    provider.delete(NAME, boot_token=None, grace_s=1)
     cluster.remove_pod(NAME)
     assert provider.logs(NAME, tail_bytes=15) == "half a line\n"
 
@@ -341,7 +341,7 @@ def test_an_agent_is_a_job_beside_the_claim_that_it_fills(provider: KubernetesPr
     status = provider.find(FETCH.name)
     assert (status.state, status.exit_code, status.url) == (EXITED, 0, None)
     assert [listed.name for listed in provider.list_owned()] == [FETCH.name]
-    provider.delete(FETCH.name, grace_s=1)
+    provider.delete(FETCH.name, boot_token=None, grace_s=1)
     cluster.remove_pod(FETCH.name)
     assert provider.find(FETCH.name).state is ABSENT
 

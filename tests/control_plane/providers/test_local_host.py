@@ -45,7 +45,7 @@ def provider(settings: Settings, host: subprocess.Popen[bytes]) -> Iterator[Loca
     yield provider
     while replicas := provider.list_owned():
         for replica in replicas:
-            provider.delete(replica.name, grace_s=0)
+            provider.delete(replica.name, boot_token=None, grace_s=0)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_exit_code_and_log_are_known_after_death(provider: LocalProvider, name: 
 
     assert provider.find(name).exit_code == 2
     assert provider.create(spec).state is ReplicaState.EXITED, "the same boot is not started twice"
-    provider.delete(name, grace_s=1)
+    provider.delete(name, boot_token=None, grace_s=1)
     assert provider.find(name).state is ReplicaState.ABSENT
     assert "error: not enough memory" in provider.logs(name, tail_bytes=1000)
 
@@ -147,8 +147,8 @@ def test_delete_drains_then_kills_the_whole_group(provider: LocalProvider, name:
     eventually(lambda: helper_file.exists() and helper_file.read_text(), "the helper runs")
     process, helper = _process_of(provider, name), psutil.Process(int(helper_file.read_text()))
 
-    provider.delete(name, grace_s=0.3)
-    provider.delete(name, grace_s=30)
+    provider.delete(name, boot_token=None, grace_s=0.3)
+    provider.delete(name, boot_token=None, grace_s=30)
 
     eventually(lambda: provider.find(name).state is ReplicaState.ABSENT, "the replica is gone")
     eventually(lambda: not alive([process, helper]), "its processes are gone")

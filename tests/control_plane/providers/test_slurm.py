@@ -110,7 +110,7 @@ class TestHardware:
         assert (offer(site).free_count, offer(site).available) == (0, False)
         assert "in use" in (offer(site).why_unavailable or "")
 
-        site.provider.delete("replica-a", grace_s=1)
+        site.provider.delete("replica-a", boot_token=None, grace_s=1)
         assert wait_until(site.provider, "replica-c", ReplicaState.RUNNING).boot_token == "boot-1"
 
     def test_what_waits_is_deleted_at_once(self, site: SlurmSite) -> None:
@@ -119,7 +119,7 @@ class TestHardware:
             assert "takes no jobs" in (offer(site).why_unavailable or "")
             site.provider.create(site.spec("replica", "boot-1"))
             eventually(lambda: "(PartitionDown)" in (site.provider.find("replica").reason or ""), "Slurm says why")
-            site.provider.delete("replica", grace_s=60)
+            site.provider.delete("replica", boot_token=None, grace_s=60)
             eventually(lambda: site.provider.find("replica").state is ReplicaState.ABSENT, "it is gone")
         finally:
             site.cluster.scontrol("update", "PartitionName=gpu", "State=UP")
@@ -146,7 +146,7 @@ class TestTakenAway:
             assert names(site.provider.list_owned()) == {"replaced", "deleted"}
 
             site.provider.create(gpus(site, "replaced", 1, "boot-2"))
-            site.provider.delete("deleted", grace_s=60)
+            site.provider.delete("deleted", boot_token=None, grace_s=60)
             assert site.provider.find("deleted").state is ReplicaState.ABSENT
             second = wait_until(site.provider, "replaced", ReplicaState.RUNNING)
             assert (second.boot_token, second.node != first.node) == ("boot-2", True)
@@ -263,7 +263,7 @@ class TestAsking:
         assert "the last words" in site.provider.logs("ended", tail_bytes=4096)
         assert (running.state, running.boot_token) == (ReplicaState.LOST, BOOT)
         assert names(site.provider.list_owned()) == {"ended", "running"}
-        site.provider.delete("running", grace_s=60)
+        site.provider.delete("running", boot_token=None, grace_s=60)
         eventually(lambda: not site.engines(), "what the controller has forgotten is fenced")
 
     def test_a_lost_answer_to_a_submission_gives_one_job(self, site: SlurmSite) -> None:
@@ -311,9 +311,11 @@ class TestAsking:
         wait_until(site.provider, "replica", ReplicaState.RUNNING)
         for process in site.start_scripts():
             process.suspend()
-        site.provider.delete("replica", grace_s=30)
+        site.provider.delete("replica", boot_token=None, grace_s=30)
         for seconds in (35, 45):
-            site.make_provider(clock=lambda late=seconds: time.time() + late).delete("replica", grace_s=30)
+            site.make_provider(clock=lambda late=seconds: time.time() + late).delete(
+                "replica", boot_token=None, grace_s=30
+            )
             assert len(site.jobs("replica")) == 1
             assert ("COMPLETING" in site.cluster.command("squeue", "-h", "-o", "%T")) is (seconds > 40)
         eventually(lambda: site.provider.find("replica").state is ReplicaState.ABSENT, "it is gone", 30)
